@@ -1,0 +1,180 @@
+"""The configuration file: read once, checked whole, then frozen."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from hwkm.errors import ConfigError
+from hwkm.keys import Cipher
+from hwkm.policy import Delivery, Policy, Rule, check_recipients, compile_pattern
+from hwkm.token.settings import TokenSettings, locate_module
+from hwkm.token.uri import TokenUri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEFAULT_PATH = Path("/etc/hwkm/config.toml")
+SYSLOG = "syslog"
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file, in which every unknown key is an error."""
+
+
+class _Token(_Table, frozen=True):
+    uri: str
+    environment: dict[str, str] = {}
+
+
+class _Policy(_Table, frozen=True):
+    volumes: str = ".*"
+    cipher: Literal["AES_128_XTS", "AES_256_XTS"] = "AES_256_XTS"
+    delivery: Literal["software"] = "software"
+    recipients: list[str] | None = None
+
+
+class _File(_Table, frozen=True):
+    keystore: str
+    runtime_dir: str
+    token: dict[str, _Token]
+    installation: str = ""
+    log: str = SYSLOG
+    policy: list[_Policy] = [_Policy()]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration.
+
+    ``keystore`` is a SQLAlchemy URL; if ``installation`` is given, the keystore must carry the
+    same. ``runtime_dir`` holds locks and remembered wrong PINs; its owner is the user that hwkm
+    runs as. ``log`` is ``syslog`` or a file.
+    """
+
+    path: Path
+    keystore: str
+    installation: str
+    runtime_dir: Path
+    log: str
+    tokens: tuple[TokenSettings, ...]
+    policy: Policy
+
+    def token(self, name: str | None) -> TokenSettings:
+        """Return the token called ``name``, or the only one if ``name`` is None.
+
+        :raises ConfigError: if there is no such token, or several and no name.
+        """
+        found = [token for token in self.tokens if name in (None, token.name)]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(token.name for token in self.tokens)
+        what = f"there is no token {name!r}" if name else "there are several tokens"
+        raise ConfigError(f"{what} in {self.path}", hint=f"Choose one of: {names}")
+
+
+def load(path: Path) -> Config:
+    """Read the configuration file at ``path``.
+
+    :raises ConfigError: if it can't be read, or anything in it is wrong; the text names the line
+        where that is known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"the configuration {path} can't be read: {error}",
+            hint="Name it with --config FILE or HWKM_CONFIG, or make one with hwkm init",
+        ) from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Return the configuration that ``text``, read from ``path``, stands for.
+
+    :raises ConfigError: as :func:`load` does.
+    """
+    try:
+        file = msgspec.convert(tomllib.loads(text), _File)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}{_line_of(str(error), text)}: {error}") from error
+    try:
+        return _checked(file, path)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+
+
+def _checked(file: _File, path: Path) -> Config:
+    if file.log != SYSLOG and not Path(file.log).is_absolute():
+        raise ConfigError(f"log = {file.log!r} is neither 'syslog' nor an absolute path")
+    if not Path(file.runtime_dir).is_absolute():
+        raise ConfigError(f"runtime_dir = {file.runtime_dir!r} is not an absolute path")
+    tokens = tuple(_token(name, token) for name, token in file.token.items())
+    names = [token.name for token in tokens]
+    rules = tuple(_rule(rule, names) for rule in file.policy)
+    check_recipients(rules, names)
+    runtime_dir = Path(file.runtime_dir)
+    return Config(
+        path=path,
+        keystore=file.keystore,
+        installation=file.installation,
+        runtime_dir=runtime_dir,
+        log=file.log,
+        tokens=tokens,
+        policy=Policy(rules),
+    )
+
+
+def _token(name: str, token: _Token) -> TokenSettings:
+    uri = TokenUri.parse(token.uri)
+    return TokenSettings(name, uri, locate_module(uri), token.environment)
+
+
+def _rule(rule: _Policy, tokens: list[str]) -> Rule:
+    return Rule(
+        volumes=compile_pattern(rule.volumes),
+        cipher=Cipher[rule.cipher],
+        delivery=Delivery(rule.delivery),
+        recipients=tuple(tokens if rule.recipients is None else rule.recipients),
+    )
+
+
+def _line_of(message: str, text: str) -> str:
+    """Return ``", line N"`` for the place that msgspec's message names, if it can be found."""
+    unknown = re.search(r"unknown field `([^`]+)`", message)
+    where = re.search(r" - at `\$\.?([^`]*)`", message)
+    path = [part for part in re.split(r"[.\[\]]", where[1] if where else "") if part]
+    if unknown:
+        path.append(unknown[1])
+    for number, place in _places(text):
+        if _same(place, path):
+            return f", line {number}"
+    return ""
+
+
+def _same(place: list[str], path: list[str]) -> bool:
+    # msgspec writes [...] for any key of a dictionary.
+    pairs = zip(place, path, strict=False)
+    return len(place) == len(path) and all(wanted in (key, "...") for key, wanted in pairs)
+
+
+def _places(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each line's number with the path of the key or table that it opens."""
+    table: list[str] = []
+    counts: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*(\[\[?)\s*([^\]]+?)\s*\]", line):
+            table = [part.strip(" \"'") for part in header[2].split(".")]
+            if header[1] == "[[":
+                counts[header[2]] = counts.get(header[2], -1) + 1
+                table.append(str(counts[header[2]]))
+            yield number, table
+        elif key := re.match(r"\s*[\"']?([\w-]+)[\"']?\s*=", line):
+            yield number, [*table, key[1]]

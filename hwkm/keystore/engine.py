@@ -1,0 +1,169 @@
+"""Opening a keystore, and its transactions."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sqlalchemy import create_engine, inspect, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from hwkm.errors import ConfigError, KeystoreError
+from hwkm.keystore import schema, sqlite
+from hwkm.keystore.store import Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+REVISION = "0001"
+"""The migration that this release works with."""
+
+
+class KeystoreMissingError(KeystoreError):
+    """There is no keystore at the configured place."""
+
+
+class Keystore:
+    """An opened keystore. One writer transaction per use case."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, url: str, installation: str = "") -> Keystore:
+        """Open the keystore at ``url`` and check that it is ours and of this release.
+
+        :raises KeystoreMissingError: if there is none.
+        :raises KeystoreError: if it can't be read, is of another release, or of another
+            installation than ``installation`` (when that is given).
+        :raises ConfigError: if ``url`` is not a database URL.
+        """
+        parsed = parse_url(url)
+        if sqlite.is_sqlite(parsed) and not sqlite.file_of(parsed).exists():
+            raise KeystoreMissingError(
+                f"there is no keystore {sqlite.file_of(parsed)}",
+                hint="Restore it from its backup; without one, hwkm master create makes an empty "
+                "one, and every volume's own label still opens it",
+            )
+        keystore = cls(make_engine(parsed))
+        with keystore.reading() as transaction:
+            _check_identity(transaction, installation)
+        return keystore
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Run one transaction that may write: all of it is committed, or nothing.
+
+        :raises KeystoreError: if the database fails; then nothing was written.
+        """
+        with errors(), self.engine.connect() as connection:
+            writer = connection.execution_options(hwkm_writes=True)
+            with writer.begin():
+                yield Transaction(writer)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Run one transaction that only reads.
+
+        :raises KeystoreError: if the database fails.
+        """
+        with errors(), self.engine.connect() as connection, connection.begin():
+            yield Transaction(connection)
+
+    def problems(self) -> list[str]:
+        """Return what the database's own integrity check finds; nothing if all is sound.
+
+        :raises KeystoreError: if it can't even be asked.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return []
+        with errors(), self.engine.connect() as connection:
+            return sqlite.problems(connection)
+
+
+def parse_url(url: str) -> URL:
+    """Return ``url`` taken apart.
+
+    :raises ConfigError: if it is not a database URL.
+    """
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise ConfigError(
+            "keystore is not a database URL",
+            hint="Write sqlite:////absolute/path/keystore.db or postgresql+psycopg://host/name",
+        ) from error
+
+
+def make_engine(url: URL) -> Engine:
+    """Return an engine for ``url`` without connecting.
+
+    :raises ConfigError: if no driver for it is installed.
+    """
+    options = {"timeout": sqlite.BUSY_SECONDS} if sqlite.is_sqlite(url) else {}
+    try:
+        engine = create_engine(url, poolclass=NullPool, connect_args=options, hide_parameters=True)
+    except (ImportError, NoSuchModuleError) as error:
+        raise ConfigError(f"no driver for {url.drivername} is installed: {error}") from error
+    if sqlite.is_sqlite(url):
+        sqlite.prepare(engine)
+    return engine
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the migration a database is at, or None if it holds no keystore."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.exec_driver_sql(
+        "SELECT version_num FROM alembic_version"
+    ).scalar()
+    return found
+
+
+def _check_identity(transaction: Transaction, installation: str) -> None:
+    revision = revision_of(transaction.connection)
+    if revision != REVISION:
+        raise KeystoreError(
+            f"the keystore is at revision {revision or 'none'}, this release needs {REVISION}",
+            hint="Run hwkm keystore migrate after a backup, or install the matching release",
+        )
+    found = transaction.connection.execute(select(schema.installation)).scalar()
+    if installation and found != installation:
+        raise KeystoreError(
+            f"the keystore belongs to installation {found}, the configuration to {installation}",
+            hint="Point keystore at the right database, or restore the right backup",
+        )
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise KeystoreError(
+            f"the keystore failed: {error.orig}", hint=_advice(str(error.orig))
+        ) from error
+    except SQLAlchemyError as error:
+        raise KeystoreError(f"the keystore failed: {type(error).__name__}") from error
+
+
+def _advice(text: str) -> str:
+    for symptom, advice in _ADVICE.items():
+        if symptom in text:
+            return advice
+    return "hwkm check says more about it"
+
+
+_ADVICE = {
+    "locked": "Another process is writing to it; find it with fuser, or try again",
+    "readonly": "Its file and folder must belong to the user that hwkm runs as",
+    "full": "Make room on the disk; nothing was written and nothing was lost",
+    "malformed": "Restore it from its backup; or move it away, and labels alone open the volumes",
+    "not a database": "Restore it from its backup, or correct keystore in the configuration",
+    "unable to open": "Its file and folder must belong to the user that hwkm runs as",
+}

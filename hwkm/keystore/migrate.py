@@ -1,0 +1,74 @@
+"""Creating a keystore, and bringing an older one up to this release (alembic)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.config import Config
+
+from hwkm.errors import KeystoreError
+from hwkm.keystore import sqlite
+from hwkm.keystore.engine import REVISION, Keystore, errors, make_engine, parse_url, revision_of
+from hwkm.keystore.records import Event, Operation, Outcome
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def create(url: str, installation: str, *, now: int, who: str) -> Keystore:
+    """Create an empty keystore at ``url`` and open it.
+
+    Tables, installation id and the first event are one transaction: killed at any point, there
+    is a whole keystore or none. One that is there already, complete or not begun, is kept.
+
+    :raises KeystoreError: if the place holds another installation's keystore, or can't be written.
+    """
+    engine = make_engine(parse_url(url))
+    if sqlite.is_sqlite(engine.url):
+        _make_file(sqlite.file_of(engine.url))
+    keystore = Keystore(engine)
+    with keystore.writing() as transaction:
+        if revision_of(transaction.connection) is None:
+            _upgrade(transaction.connection)
+            transaction.set_installation(installation or new_installation(), now)
+            transaction.add_event(Event(now, who, Operation.KEYSTORE_CREATE, Outcome.OK))
+    return Keystore.open(url, installation)
+
+
+def migrate(url: str) -> str:
+    """Bring the keystore at ``url`` to this release's revision, in one transaction; return it.
+
+    :raises KeystoreError: if there is none, or the migration fails; then nothing was changed.
+    """
+    keystore = Keystore(make_engine(parse_url(url)))
+    with keystore.writing() as transaction:
+        if revision_of(transaction.connection) is None:
+            raise KeystoreError("there is no keystore to migrate")
+        _upgrade(transaction.connection)
+    return REVISION
+
+
+def new_installation() -> str:
+    """Return a new random installation id, 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+def _make_file(path: Path) -> None:
+    with errors():
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise KeystoreError(f"the keystore {path} can't be made: {error.strerror}") from error
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, REVISION)

@@ -1,0 +1,92 @@
+"""What the keystore holds, as frozen dataclasses. Times are seconds since 1970-01-01 UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+from typing import TYPE_CHECKING, Any
+
+from hwkm.policy import Delivery
+
+if TYPE_CHECKING:
+    from hwkm.envelope import Scheme
+    from hwkm.keys import Cipher
+
+
+@unique
+class State(StrEnum):
+    """States of keys (SP 800-57 part 1 rev. 5, section 7)."""
+
+    PRE_ACTIVE = "pre-active"
+    ACTIVE = "active"
+    DEACTIVATED = "deactivated"
+    COMPROMISED = "compromised"
+    DESTROYED = "destroyed"
+
+
+@unique
+class Operation(StrEnum):
+    """What an event is about."""
+
+    LABEL = "label"
+    READ = "read"
+    IMPORT = "import"
+    MASTER_CREATE = "master-create"
+    KEYSTORE_CREATE = "keystore-create"
+
+
+@unique
+class Outcome(StrEnum):
+    """How it ended: the key was given, refused on purpose, or could not be given."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MasterKey:
+    """A master key on record.
+
+    ``token`` is the token's name in the configuration and ``serial`` its serial number. A
+    pre-active master key has no ``canary`` yet. ``public_key`` is a DER SubjectPublicKeyInfo.
+    """
+
+    master_id: bytes
+    label: str
+    token: str
+    serial: str
+    scheme: Scheme
+    state: State
+    created: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+    canary: bytes | None = None
+    public_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One volume key: which volume and generation it belongs to, and when it was last given."""
+
+    key_id: bytes
+    volume: str
+    generation: int
+    cipher: Cipher
+    state: State
+    created: int
+    delivery: Delivery = Delivery.SOFTWARE
+    last_used: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Who did what with which volume's key, how it ended, and for which of Bacula's jobs."""
+
+    at: int
+    who: str
+    operation: Operation
+    outcome: Outcome
+    volume: str | None = None
+    key_id: bytes | None = None
+    job: str | None = None
+    detail: str = ""

@@ -1,0 +1,75 @@
+"""All that is special to SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import event
+
+from hwkm.errors import KeystoreError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import URL
+
+BUSY_SECONDS = 10
+"""How long to wait for another writer."""
+
+PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA secure_delete=ON",
+    "PRAGMA trusted_schema=OFF",
+    "PRAGMA cell_size_check=ON",
+)
+
+APPEND_ONLY = tuple(
+    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
+    f"BEGIN SELECT RAISE(ABORT, '{table} rows are kept as they are'); END"
+    for table, verb in (("event", "UPDATE"), ("event", "DELETE"), ("envelope", "UPDATE"))
+)
+"""Part of migration 0001; a later migration that changes them brings its own."""
+
+
+def is_sqlite(url: URL) -> bool:
+    """Return whether ``url`` names a SQLite keystore."""
+    return url.get_backend_name() == "sqlite"
+
+
+def file_of(url: URL) -> Path:
+    """Return the file of a SQLite keystore.
+
+    :raises KeystoreError: if it has none; a keystore in memory would lose every key.
+    """
+    if not url.database or url.database == ":memory:" or not Path(url.database).is_absolute():
+        raise KeystoreError(
+            f"the keystore URL {url} does not name a file",
+            hint="Write sqlite:////absolute/path/keystore.db (four slashes)",
+        )
+    return Path(url.database)
+
+
+def prepare(engine: Engine) -> None:
+    """Set up every connection of ``engine``: durable commits, real transactions."""
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: object) -> None:
+        # Python's sqlite3 would otherwise begin transactions when it thinks fit.
+        connection.isolation_level = None
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("hwkm_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def problems(connection: Connection) -> list[str]:
+    """Return what SQLite's own check finds wrong in the whole file; nothing if it is sound."""
+    rows = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+    foreign = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    found = [str(row) for row in rows if row != "ok"]
+    return found + [f"{row[0]} row {row[1]} points at nothing" for row in foreign]

@@ -1,0 +1,101 @@
+"""Volume keys wrapped to, and unwrapped by, master keys in tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hwkm.envelope import Header, Scheme, Stanza, StanzaError, context
+from hwkm.errors import ParseError, TokenError
+from hwkm.keys import VolumeKey
+from hwkm.recipients import NotMineError, canary
+from hwkm.token.master import NoMasterKeyError
+from hwkm.token.p11 import TokenOperationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hwkm.recipients.base import MasterCipher
+    from hwkm.token.session import TokenSession
+
+
+def master_cipher(
+    token: TokenSession, scheme: Scheme, master_id: bytes, public: bytes | None = None
+) -> MasterCipher:
+    """Return the master key ``master_id`` in ``token``, to be used under ``scheme``.
+
+    Nothing is asked of the token yet. ``public`` is the DER SubjectPublicKeyInfo of an RSA key.
+    Each scheme's module is imported at its first use: the Encryption Command is a hot path.
+    """
+    if scheme is Scheme.GCM:
+        from hwkm.recipients.token_gcm import TokenGcm
+
+        return TokenGcm(token, master_id)
+    if scheme is Scheme.HMAC_KDF:
+        from hwkm.recipients.token_hmac import TokenHmacKdf
+
+        return TokenHmacKdf(token, master_id)
+    from hwkm.recipients.token_oaep import TokenOaep, decode_public
+
+    return TokenOaep(token, master_id, decode_public(public) if public else None)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecipient:
+    """A master key as a recipient."""
+
+    cipher: MasterCipher
+
+    def wrap(self, header: Header, key: VolumeKey) -> Stanza:
+        """See :meth:`hwkm.recipients.Recipient.wrap`."""
+        bound = context(header, self.cipher.scheme, self.cipher.master_id)
+        blob = self.cipher.wrap(bound, key)
+        return Stanza(self.cipher.scheme, self.cipher.master_id, blob)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIdentity:
+    """All the master keys in one token as an identity.
+
+    ``canaries`` are those on record, by master id. Without one (a bare machine has no record) the
+    master key is judged by a fresh canary.
+    """
+
+    token: TokenSession
+    canaries: Mapping[bytes, bytes] = field(default_factory=dict)
+
+    def unwrap(self, header: Header, stanza: Stanza) -> VolumeKey:
+        """See :meth:`hwkm.recipients.Identity.unwrap`."""
+        cipher = master_cipher(self.token, stanza.scheme, stanza.recipient_id)
+        bound = context(header, stanza.scheme, stanza.recipient_id)
+        try:
+            secret = cipher.unwrap(bound, stanza.blob)
+        except NoMasterKeyError as error:
+            raise NotMineError(str(error)) from error
+        except (StanzaError, TokenOperationError) as error:
+            self._judge(cipher, error)
+            raise _broken(header, error) from error
+        try:
+            return VolumeKey(header.cipher, secret.expose())
+        except ParseError as error:
+            raise _broken(header, error) from error
+
+    def _judge(self, cipher: MasterCipher, error: Exception) -> None:
+        """Raise a :class:`TokenError` if ``error`` is the token's fault, not the blob's."""
+        blob = self.canaries.get(cipher.master_id)
+        try:
+            if blob is None:
+                canary.make(cipher)
+            else:
+                canary.check(cipher, blob)
+        except NoMasterKeyError as gone:
+            raise TokenError(f"{error}, and then the master key was gone") from gone
+
+
+def _broken(header: Header, error: Exception) -> StanzaError:
+    return StanzaError(
+        f"the wrapped key of volume {header.volume!r}, generation {header.generation}, does not "
+        f"open ({error}), though its master key works: it was damaged, or belongs to another "
+        "volume, generation or cipher",
+        hint="The volume's label and the keystore have a copy each: try the other one",
+    )

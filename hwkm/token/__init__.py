@@ -1,0 +1,1 @@
+"""PKCS#11: tokens, sessions, PINs, master keys. Knows nothing of volumes."""

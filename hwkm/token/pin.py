@@ -1,0 +1,181 @@
+"""PINs: where they come from, and when a token must not be given one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkcs11 import TokenFlag
+
+from hwkm.errors import ConfigError, PinError
+from hwkm.keys import SecretBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hwkm.token.module import TokenInfo
+
+MAX_PIN_BYTES = 255
+
+
+@unique
+class PinKind(StrEnum):
+    """Ways to come by a PIN, as written in front of the colon of ``pin-source``."""
+
+    FILE = "file"
+    CREDENTIAL = "credential"
+    DESCRIPTOR = "fd"
+    PROMPT = "prompt"
+    PROTECTED = "protected"
+
+
+@dataclass(frozen=True, slots=True)
+class PinSource:
+    """Where a PIN is read from.
+
+    Written ``file:/path``, ``credential:NAME``, ``fd:N``, ``prompt``, or ``protected`` (the token
+    has a PIN pad of its own).
+    """
+
+    kind: PinKind
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> PinSource:
+        """Read a URI's ``pin-source`` (RFC 7512, section 2.4). None stands for ``prompt``.
+
+        :raises ConfigError: if it is none of the above.
+        """
+        if not text:
+            return cls(PinKind.PROMPT)
+        kind, _, name = text.partition(":")
+        if text.startswith("/"):
+            kind, name = "file", text
+        if kind == "file" and name.startswith("///"):
+            name = name[2:]  # file:///path, the form of RFC 8089 with an empty host
+        known = kind in set(PinKind)
+        needs_name = kind in (PinKind.FILE, PinKind.CREDENTIAL, PinKind.DESCRIPTOR)
+        if not known or needs_name != bool(name) or not _plausible(kind, name):
+            raise ConfigError(
+                f"pin-source {text!r} is not understood",
+                hint="Use file:/path, credential:NAME, fd:N, prompt or protected",
+            )
+        return cls(PinKind(kind), name)
+
+
+@dataclass(frozen=True, slots=True)
+class PinReader:
+    """Reads PINs from their sources.
+
+    ``credentials`` is systemd's credentials directory, if this process has one; ``prompt`` asks a
+    person, if there is one to ask.
+    """
+
+    credentials: Path | None = None
+    prompt: Callable[[str], str] | None = None
+
+    def read(self, source: PinSource, token: str) -> SecretBytes | None:
+        """Return the PIN, or None if the token asks for it by itself.
+
+        :raises PinError: if it can't be had.
+        """
+        match source.kind:
+            case PinKind.FILE:
+                data = _read_file(Path(source.name), private=True)
+            case PinKind.CREDENTIAL:
+                data = _read_file(self._credential(source.name), private=False)
+            case PinKind.DESCRIPTOR:
+                data = _read_descriptor(int(source.name))
+            case PinKind.PROMPT:
+                data = self._ask(token)
+            case PinKind.PROTECTED:
+                return None
+        return _pin(data, source)
+
+    def _credential(self, name: str) -> Path:
+        if self.credentials is None:
+            raise PinError(
+                f"there is no systemd credential {name!r}: this process was given none",
+                hint="Add LoadCredential= or LoadCredentialEncrypted= to the unit",
+            )
+        return self.credentials / name
+
+    def _ask(self, token: str) -> bytes:
+        if self.prompt is None:
+            raise PinError(
+                f"the PIN of token {token!r} is needed and there is nobody to ask",
+                hint="Add pin-source=file:/path to the token's URI",
+            )
+        return self.prompt(f"PIN of token {token!r}: ").encode()
+
+
+def _plausible(kind: str, name: str) -> bool:
+    return {
+        "file": name.startswith("/"),
+        "fd": name.isdecimal() and len(name) < 6,
+        "credential": "/" not in name and not name.startswith("."),
+    }.get(kind, True)
+
+
+def _read_file(path: Path, *, private: bool) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if private:
+                _check_private(path, os.fstat(file.fileno()))
+            return file.read(MAX_PIN_BYTES + 2)
+    except OSError as error:
+        raise PinError(
+            f"the PIN file {path} can't be read: {error.strerror}",
+            hint="It must belong to the user that hwkm runs as, with mode 0600",
+        ) from error
+
+
+def _check_private(path: Path, status: os.stat_result) -> None:
+    others = stat.S_IMODE(status.st_mode) & 0o077
+    if others or not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()):
+        raise PinError(
+            f"the PIN file {path} is not private (mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"chmod 0600 {path}, and let it belong to the user that hwkm runs as",
+        )
+
+
+def _read_descriptor(number: int) -> bytes:
+    try:
+        with os.fdopen(number, "rb") as file:
+            return file.read(MAX_PIN_BYTES + 2)
+    except OSError as error:
+        raise PinError(
+            f"no PIN can be read from file descriptor {number}: {error.strerror}"
+        ) from error
+
+
+def _pin(data: bytes, source: PinSource) -> SecretBytes:
+    pin = data.removesuffix(b"\n")
+    if not 0 < len(pin) <= MAX_PIN_BYTES:
+        raise PinError(f"the PIN from {source.kind} {source.name} is empty or too long")
+    try:
+        pin.decode()
+    except UnicodeDecodeError:
+        raise PinError(f"the PIN from {source.kind} {source.name} is not UTF-8") from None
+    return SecretBytes(pin)
+
+
+def check_flags(info: TokenInfo) -> None:
+    """Refuse to log in where one more wrong PIN would lock the token, or it is locked.
+
+    :raises PinError: if so.
+    """
+    if info.flags & TokenFlag.USER_PIN_LOCKED:
+        raise PinError(
+            f"the user PIN of token {info.label!r} is locked",
+            hint="Its security officer must set a new one",
+        )
+    if info.flags & TokenFlag.USER_PIN_FINAL_TRY:
+        raise PinError(
+            f"one more wrong PIN would lock token {info.label!r}; hwkm does not try",
+            hint="Log in once with the right PIN by the vendor's tool, which resets the count",
+        )
