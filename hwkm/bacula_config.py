@@ -162,7 +162,7 @@ class _Token:
 # the time linear. The order matters: the last one takes whatever no other begins with.
 _LEXEME = re.compile(
     r"""
-      (?P<nothing> [ \t\r\f\v]++ | \#[^\n]*+ | \\(?: \n | [ \r][^\n]*+\n? | (?s:.) )? )
+      (?P<nothing> [ \t\f\v]++ | \#[^\n]*+ | \\(?: \n | [ ][^\n]*+\n? | . )? )
     | (?P<END>     [\n;] )
     | (?P<EQUALS>  = )
     | (?P<OPEN>    \{ )
@@ -171,13 +171,15 @@ _LEXEME = re.compile(
     | (?P<QUOTED>  "(?: [^"\\] | \\(?s:.) )*+" )
     | (?P<unclosed> " )
     | (?P<include> @ [^\s{};,"\#]*+ (?: "(?: [^"\\] | \\(?s:.) )*+" )? )
-    | (?P<WORD>    [A-Za-z][A-Za-z \t\r\f\v]*+
+    | (?P<WORD>    [A-Za-z][A-Za-z \t\f\v]*+
                      (?: (?= ["\n={};,\#] ) | \Z | [^\s={};,\#"][^\s={};,\#]*+ )
                  | [^\s={};,\#"@][^\s={};,\#]*+ )
     """,
     re.VERBOSE | re.ASCII,
 )
-_NO_BLANKS = dict.fromkeys(map(ord, " \t\r\f\v"))
+# Directives whose value, a size or a time, Bacula also looks for on the lines that follow.
+_ON_LATER_LINES = ("size", "space", "capacity", "interval", "wait", "timeout", "time")
+_NO_BLANKS = dict.fromkeys(map(ord, " \t\f\v"))
 _QUOTED_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -222,15 +224,16 @@ class _Source:
     def _load(self, path: str, asker: Place | None) -> str:
         self._files -= 1
         if self._files < 0:
-            raise ParseError(f"{printable(path)}: more than {MAX_FILES} files are included")
+            raise _error(Place(path, 1), f"more than {MAX_FILES} files are included")
         data = _read(path, asker, self._bytes + 1)
         self._bytes -= len(data)
         if self._bytes < 0:
-            raise ParseError(f"{printable(path)}: the configuration is over {MAX_BYTES} bytes")
+            raise _error(Place(path, 1), f"the configuration is over {MAX_BYTES} bytes")
         if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
             line = data[: max(data.find(b"\0"), 0)].count(b"\n") + 1
             raise _error(Place(path, line), "this is not UTF-8 text")
-        return data.decode("utf-8-sig", "replace")
+        text = data.decode("utf-8-sig", "replace")
+        return text.replace("\r\n", "\n").replace("\r", "\n")  # each of them ends a line
 
 
 def _read(path: str, asker: Place | None, limit: int) -> bytes:
@@ -290,7 +293,8 @@ class _Parser:
     def _directive(self, name: _Token) -> Directive:
         token = self._within(name)
         if token.kind is _Kind.EQUALS:
-            token = self._next() or token
+            on_later_lines = name.text.lower().endswith(_ON_LATER_LINES)
+            token = (self._within(name) if on_later_lines else self._next()) or token
         elif token.kind is not _Kind.OPEN:
             raise _error(name.place, "expected '=' behind the name of a directive")
         if token.kind is _Kind.OPEN:

@@ -45,7 +45,7 @@ class _File(_Table, frozen=True):
     token: dict[str, _Token]
     installation: str = ""
     log: str = SYSLOG
-    policy: list[_Policy] = [_Policy()]
+    policy: list[_Policy] = msgspec.field(default_factory=lambda: [_Policy()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from hwkm.config import Config
     from hwkm.keys import Cipher, VolumeKey
-    from hwkm.keystore.engine import Keystore
     from hwkm.keystore.records import MasterKey
+    from hwkm.keystore.source import KeystoreSource
     from hwkm.keystore.store import Transaction
     from hwkm.tokens import Tokens
 
@@ -64,12 +64,12 @@ class KeyManager:
         self,
         config: Config,
         tokens: Tokens,
-        keystore: Callable[[], Keystore],
+        keystore: KeystoreSource,
         *,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Join the parts. ``keystore`` opens the keystore, each time it is called."""
+        """Join the parts; nothing is opened yet."""
         self._config = config
         self._tokens = tokens
         self._keystore = keystore
@@ -80,8 +80,10 @@ class KeyManager:
         """Return the time in whole seconds since 1970-01-01 UTC."""
         return int(self._clock())
 
-    def label(self, volume: str, caller: Caller) -> Handout:
+    def label(self, volume: str, caller: Caller, cipher: Cipher | None = None) -> Handout:
         """Make a new generation of ``volume`` and hand out its key.
+
+        ``cipher`` takes the place of the policy's.
 
         No key leaves before its envelope, as it was stored, was opened again and compared, and
         the event was written. On any error there is no new generation.
@@ -93,17 +95,19 @@ class KeyManager:
         envelopes.check_volume_name(volume)
         rule = self._config.policy.rule_for(volume)
         # 1. Random bytes from the token; this takes its lock, before the keystore's.
-        token_random = self._token_random(rule.recipients[0])
-        with self._keystore().writing() as transaction:
+        token_random = self._token_random(rule.recipients)
+        with self._keystore.open().writing() as transaction:
             # 2. A new key, for the generation after the newest on record.
             masters = [_active_master(transaction, name) for name in rule.recipients]
             volume_id = transaction.lock_volume(volume)
-            key = derive_volume_key(rule.cipher, self._random(MINIMUM_ENTROPY_BYTES), token_random)
+            key = derive_volume_key(
+                cipher or rule.cipher, self._random(MINIMUM_ENTROPY_BYTES), token_random
+            )
             header = Header(
                 key_id=self._random(KEY_ID_BYTES),
                 volume=volume,
                 generation=transaction.next_generation(volume_id),
-                cipher=rule.cipher,
+                cipher=key.cipher,
                 created=self.now(),
             )
             # 3. Wrap it for every recipient.
@@ -140,7 +144,7 @@ class KeyManager:
         candidates = [found for found in (on_label, stored) if found is not None]
         opened, served, problems = _open_any(candidates, identities)
         notes += problems
-        with self._keystore().writing() as transaction:
+        with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
             if transaction.generation(served.header.key_id) is None:
                 self._import(transaction, served, caller)
                 notes += ("the keystore did not know this key: imported from the label",)
@@ -156,7 +160,7 @@ class KeyManager:
         :raises KeystoreError: if that can't be written.
         """
         outcome = Outcome.REFUSED if isinstance(error, PolicyError) else Outcome.FAILED
-        with self._keystore().writing() as transaction:
+        with self._keystore.open().writing() as transaction:
             transaction.add_event(
                 Event(
                     self.now(), caller.who, operation, outcome, volume, None, caller.job, str(error)
@@ -165,9 +169,16 @@ class KeyManager:
 
     # label
 
-    def _token_random(self, name: str) -> bytes:
-        with self._tokens.session(name).use("getting random bytes") as session:
-            return session.generate_random(8 * MINIMUM_ENTROPY_BYTES)
+    def _token_random(self, names: Sequence[str]) -> bytes:
+        """Return random bytes from the first of these tokens that works."""
+        failures: list[TokenError | PinError] = []
+        for name in names:
+            try:
+                with self._tokens.session(name).use("getting random bytes") as session:
+                    return session.generate_random(8 * MINIMUM_ENTROPY_BYTES)
+            except (TokenError, PinError) as error:
+                failures.append(error)
+        raise failures[0]
 
     def _recipient(self, master: MasterKey) -> TokenRecipient:
         session = self._tokens.session(master.token)
@@ -210,8 +221,13 @@ class KeyManager:
     def _on_record(
         self, volume: str, on_label: Envelope | None
     ) -> tuple[Envelope | None, dict[bytes, bytes], tuple[str, ...]]:
-        """Return the keystore's envelope, the canaries, and notes on what was guessed."""
-        with self._keystore().reading() as transaction:
+        """Return the keystore's envelope, the canaries, and notes on what was guessed.
+
+        On a bare machine there is no keystore yet; the label's envelope is enough.
+        """
+        if on_label is not None and self._keystore.is_missing():
+            return None, {}, ("there is no keystore: a new one is made",)
+        with self._keystore.open().reading() as transaction:
             canaries = _canaries(transaction.masters())
             notes: tuple[str, ...] = ()
             if on_label is None:

@@ -142,6 +142,7 @@ def _check_identity(transaction: Transaction, installation: str) -> None:
 
 @contextmanager
 def errors() -> Iterator[None]:
+    """Turn what the database raises into a :class:`KeystoreError` that says what to do."""
     try:
         yield
     except DBAPIError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
 
-from hwkm.envelope import Scheme
+from hwkm.envelope import Envelope, Scheme
 from hwkm.keys import Cipher
 from hwkm.keystore import schema
 from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, State
@@ -119,6 +120,25 @@ class Transaction:
         revision = int(self.connection.execute(query).scalar() or 0) + 1
         values = {"key_id": key_id, "revision": revision, "created": created, "blob": blob}
         self.connection.execute(insert(schema.envelope), values)
+
+    def newest_envelopes(self) -> Iterator[bytes]:
+        """Yield the newest revision of every key's envelope."""
+        newest = (
+            select(_ENVELOPE.key_id, func.max(_ENVELOPE.revision).label("revision"))
+            .group_by(_ENVELOPE.key_id)
+            .subquery()
+        )
+        same = (_ENVELOPE.key_id == newest.c.key_id) & (_ENVELOPE.revision == newest.c.revision)
+        query = select(_ENVELOPE.blob).join_from(schema.envelope, newest, same)
+        yield from self.connection.execute(query).scalars()
+
+    def envelopes_by_recipient(self) -> Counter[bytes]:
+        """Return how many envelopes, in their newest revision, each recipient id can open."""
+        return Counter(
+            stanza.recipient_id
+            for blob in self.newest_envelopes()
+            for stanza in Envelope.parse(blob).stanzas
+        )
 
     # events
 

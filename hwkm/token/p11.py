@@ -143,7 +143,7 @@ def find(session: pkcs11.Session, kind: ObjectClass, **criteria: bytes | str) ->
 def attributes(key: KeyHandle, wanted: list[Attribute]) -> dict[str, Any]:
     """Return those of the ``wanted`` attributes that the token shows, by their CKA names."""
     read = cast("pkcs11.Object", key).get_attributes(wanted)
-    return {attribute.name: value for attribute, value in read.items()}
+    return {attribute.name: read[attribute] for attribute in wanted if attribute in read}
 
 
 def generate_secret(

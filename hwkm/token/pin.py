@@ -179,3 +179,15 @@ def check_flags(info: TokenInfo) -> None:
             f"one more wrong PIN would lock token {info.label!r}; hwkm does not try",
             hint="Log in once with the right PIN by the vendor's tool, which resets the count",
         )
+
+
+def write_pin(path: Path, pin: SecretBytes) -> None:
+    """Write a PIN to a new private file, through to the disk.
+
+    :raises FileExistsError: if there is such a file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pin.expose() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -146,6 +146,24 @@ class TokenSession:
                 module.unload()
 
 
+@contextmanager
+def alone_with(settings: TokenSettings, access: Access) -> Iterator[Module]:
+    """Load the module, without a login, while no other hwkm process uses it.
+
+    :raises TokenError: if it can't be loaded, or others use it for too long.
+    """
+    descriptor = lock_module(settings, access)
+    try:
+        with LOCK:
+            module = Module(settings.module_path, settings.environment)
+            try:
+                yield module
+            finally:
+                module.unload()
+    finally:
+        os.close(descriptor)
+
+
 def lock_module(settings: TokenSettings, access: Access) -> int:
     """Wait until no other hwkm process uses the module, and return the lock's descriptor.
 

@@ -160,7 +160,7 @@ class TokenUri:
         The values are those of CK_TOKEN_INFO, CK_SLOT_INFO and CK_INFO; blanks and NULs that pad
         them don't count. An absent attribute matches everything, an empty one only what is empty.
         What the URI asks for and the caller does not give, and any vendor-specific path attribute,
-        matches nothing: hwkm rather finds no token than a wrong one.
+        matches nothing: hwkm would rather find no token than a wrong one.
         ``object``, ``type`` and ``id`` name an object in the token and are not looked at.
         """
         return (
@@ -239,7 +239,7 @@ def _attributes(
         if name.lower() in _KNOWN:
             name = name.lower()
         if name in elsewhere:
-            raise _bad(name, f"does not belong into the {component}")
+            raise _bad(name, f"does not belong in the {component}")
         yield name, value
 
 

@@ -1,0 +1,247 @@
+"""Bacula's Encryption Command: the environment in, reply lines out, always exit status 0.
+
+The protocol is described in docs/bacula-protocol.md. Bacula reads standard output and standard
+error as one stream, ignores everything if the exit status is not 0, and kills after 60 seconds.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwkm import config as configuration
+from hwkm import supervise
+from hwkm.errors import ConfigError, HwkmError, ParseError
+from hwkm.log import Log, one_line
+from hwkm.privileges import become_owner_of, user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hwkm.config import Config
+    from hwkm.keys import Cipher
+    from hwkm.manager import Caller, Handout, KeyManager
+
+ANSWER_SECONDS = 20.0
+"""After this long there is an answer, good or bad. Bacula would wait for 60."""
+MAX_FIELD_BYTES = 2048
+"""Bacula's own limit on what a label holds: MAX_ENC_CIPHER_KEY_LEN."""
+
+_VOLUME_NAME = re.compile(rb"[A-Za-z0-9:._-]{1,127}")
+_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command's options: Bacula's %a, %i, and a cipher that overrides the policy."""
+
+    config: Path
+    device: str = ""
+    job: str = ""
+    cipher: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the Storage Daemon asks for. ``label`` is the wrapped key in the volume's label."""
+
+    operation: str
+    volume: str
+    label: bytes | None
+
+    @classmethod
+    def parse(cls, environ: Mapping[bytes, bytes]) -> Request:
+        """Read the request out of the environment, all of which may be hostile.
+
+        :raises ParseError: if anything in it is malformed.
+        """
+        operation = environ.get(b"OPERATION", b"")
+        if operation not in (b"LABEL", b"READ"):
+            raise ParseError("OPERATION is neither LABEL nor READ: this command is for Bacula")
+        volume = environ.get(b"VOLUME_NAME", b"")
+        if not _VOLUME_NAME.fullmatch(volume):
+            raise ParseError("VOLUME_NAME is not a name that Bacula allows")
+        _decode("MASTER_KEYID", environ.get(b"MASTER_KEYID", b""))
+        label = _decode("ENC_CIPHER_KEY", environ.get(b"ENC_CIPHER_KEY", b""))
+        is_read = operation == b"READ"
+        return cls(operation.decode(), volume.decode(), label if is_read and label else None)
+
+
+def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """Read the command line by hand: what is needed for it would take longer to import.
+
+    :raises ConfigError: if an option is unknown or lacks its value.
+    """
+    options = Options(Path(environ.get("HWKM_CONFIG") or configuration.DEFAULT_PATH))
+    words = iter(arguments)
+    for word in words:
+        if word == "getkey":
+            continue
+        name, equals, value = word.partition("=")
+        if name not in ("--config", "--device", "--job", "--cipher"):
+            raise ConfigError(f"getkey has no option {name!r}", hint="See hwkm getkey --help")
+        value = value if equals else next(words, "")
+        if not value:
+            raise ConfigError(f"the option {name} lacks its value")
+        options = _with_option(options, name, value)
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answer one request. Returns 0, whatever happens."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    _silence()
+    supervise.protect()
+    log = Log()
+    try:
+        options = parse_options(arguments, os.environ)
+        config = configuration.load(options.config)
+        become_owner_of(config.runtime_dir)
+        log = Log(config.log)
+        reply = _supervised(config, options, log, deadline)
+    except HwkmError as error:
+        log.error(f"getkey: {error.diagnostics()}")
+        reply = error_line(error.diagnostics())
+    except Exception as error:  # noqa: BLE001  # Bacula must get its answer
+        log.error(f"getkey: internal error: {error!r}")
+        reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
+    _answer(reply)
+    return 0
+
+
+def _supervised(config: Config, options: Options, log: Log, deadline: float) -> bytes:
+    result = supervise.run(lambda: _work(config, options, log), deadline)
+    if result.noise:
+        log.warning(f"getkey: printed by a library: {result.noise.decode('utf-8', 'replace')}")
+    if result.trouble:
+        log.error(f"getkey: {result.trouble}")
+        return error_line(f"{result.trouble}; hwkm token probe shows whether the token works")
+    return result.answer
+
+
+def _work(config: Config, options: Options, log: Log) -> bytes:
+    """Do the work, in the child: everything heavy is imported here."""
+    from hwkm.installation import Installation
+    from hwkm.manager import Caller
+    from hwkm.token.pin import PinReader
+
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    installation = Installation(config, PinReader(Path(credentials) if credentials else None))
+    caller = Caller(user_name(), options.job or None)
+    try:
+        request = Request.parse(os.environb)
+    except ParseError as error:
+        log.error(f"getkey refused {_described(options)}: {error}")
+        return error_line(error.diagnostics())
+    with installation.tokens() as tokens:
+        return _serve(request, installation.manager(tokens), caller, options, log)
+
+
+def _serve(
+    request: Request, manager: KeyManager, caller: Caller, options: Options, log: Log
+) -> bytes:
+    what = f"{request.operation} {request.volume} {_described(options)}"
+    try:
+        if request.operation == "LABEL":
+            handout = manager.label(request.volume, caller, _cipher(options))
+        else:
+            handout = manager.read(request.volume, request.label, caller)
+    except HwkmError as error:
+        _record_failure(request, manager, caller, error, log)
+        log.error(f"{what}: no key given: {error.diagnostics()}")
+        return error_line(error.diagnostics())
+    header = handout.envelope.header
+    given = f"{what}: gave generation {header.generation}, key id {header.key_id.hex()}"
+    (log.warning if handout.notes else log.info)("; ".join([given, *handout.notes]))
+    return reply_lines(handout)
+
+
+def _record_failure(
+    request: Request, manager: KeyManager, caller: Caller, error: HwkmError, log: Log
+) -> None:
+    from hwkm.keystore.records import Operation
+
+    try:
+        operation = Operation(request.operation.lower())
+        manager.record_failure(operation, request.volume, caller, error)
+    except HwkmError as second:
+        log.error(f"that no key was given could not be recorded: {second}")
+
+
+def reply_lines(handout: Handout) -> bytes:
+    """Return the reply that hands out a key: all five fields, each ended by a newline.
+
+    A field that is left out would keep its value from the volume's previous label.
+    """
+    fields = {
+        "volume_name": handout.envelope.header.volume.encode(),
+        "cipher": handout.cipher.name.encode(),
+        "cipher_key": base64.b64encode(handout.key.expose()),
+        "enc_cipher_key": base64.b64encode(handout.envelope.encode()),
+        "master_keyid": base64.b64encode(handout.master_id),
+    }
+    return b"".join(name.encode() + b": " + value + b"\n" for name, value in fields.items())
+
+
+def error_line(text: str) -> bytes:
+    """Return the reply that gives a reason instead of a key, on one line."""
+    return f"error: {one_line(text, limit=500)}\n".encode()
+
+
+def _with_option(options: Options, name: str, value: str) -> Options:
+    shown = one_line(value, _SHOWN)
+    match name:
+        case "--config":
+            return replace(options, config=Path(value))
+        case "--device":
+            return replace(options, device=shown)
+        case "--job":
+            return replace(options, job=shown)
+        case _:
+            return replace(options, cipher=shown)
+
+
+def _cipher(options: Options) -> Cipher | None:
+    from hwkm.keys import Cipher
+
+    if not options.cipher:
+        return None
+    if options.cipher not in ("AES_128_XTS", "AES_256_XTS"):
+        raise ConfigError(
+            f"--cipher {options.cipher} is not for Bacula", hint="Use AES_256_XTS or AES_128_XTS"
+        )
+    return Cipher[options.cipher]
+
+
+def _decode(name: str, value: bytes) -> bytes:
+    if len(value) > 4 * MAX_FIELD_BYTES:
+        raise ParseError(f"{name} is too long")
+    try:
+        decoded = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise ParseError(f"{name} is not base64") from None
+    if len(decoded) > MAX_FIELD_BYTES:
+        raise ParseError(f"{name} is too long")
+    return decoded
+
+
+def _described(options: Options) -> str:
+    return f"(job {options.job or '-'}, device {options.device or '-'})"
+
+
+def _silence() -> None:
+    """Send standard error nowhere: Bacula would take any line there for an answer."""
+    os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 2)
+
+
+def _answer(reply: bytes) -> None:
+    try:
+        os.write(1, reply)
+    except OSError as error:
+        Log().error(f"getkey: the answer could not be written: {error.strerror}")

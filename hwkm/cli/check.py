@@ -1,0 +1,29 @@
+"""``hwkm check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwkm.bacula_sd import check_storage_daemon
+from hwkm.cli.context import JsonOption, installation
+from hwkm.cli.output import report
+from hwkm.health import check_installation
+
+
+def check(
+    context: typer.Context,
+    bacula_sd: Annotated[
+        Path | None, typer.Option(help="Also read this configuration of a Storage Daemon.")
+    ] = None,
+    sd_user: Annotated[str, typer.Option(help="User that the Storage Daemon runs as.")] = "bacula",
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything a key depends on; fit for Bacula's RunBeforeJob.
+
+    Example: hwkm check --bacula-sd /etc/bacula/bacula-sd.conf
+    """
+    daemon = [] if bacula_sd is None else check_storage_daemon(bacula_sd, sd_user=sd_user)
+    report([*check_installation(installation(context)), *daemon], as_json=as_json)

@@ -1,0 +1,78 @@
+"""What every command starts from: the configuration, the right user, where PINs come from."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwkm import config as configuration
+from hwkm.installation import Installation
+from hwkm.manager import Caller
+from hwkm.privileges import become_owner_of, user_name
+from hwkm.supervise import protect
+from hwkm.token.pin import PinReader
+
+if TYPE_CHECKING:
+    from hwkm.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options that stand before the command."""
+
+    config: Path
+    debug: bool
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TokenOption = Annotated[
+    str | None, typer.Option("--token", help="Name of the token in the configuration.")
+]
+
+
+def installation(context: typer.Context) -> Installation:
+    """Read the configuration, become the installation's owner, and return the installation.
+
+    :raises ConfigError: if the configuration is wrong.
+    """
+    config = configuration.load(settings(context).config)
+    become_owner_of(config.runtime_dir)
+    protect()
+    return Installation(config, pin_reader())
+
+
+def settings(context: typer.Context) -> Settings:
+    """Return the options that stood before the command."""
+    found = context.find_root().obj
+    if not isinstance(found, Settings):
+        raise TypeError("the main callback did not run")
+    return found
+
+
+def config_of(context: typer.Context) -> Config:
+    """Return the configuration without becoming anybody."""
+    return configuration.load(settings(context).config)
+
+
+def pin_reader() -> PinReader:
+    """Return what reads PINs for a person at a terminal, or for a unit of systemd."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    ask = getpass.getpass if sys.stdin.isatty() else None
+    return PinReader(Path(credentials) if credentials else None, ask)
+
+
+def caller() -> Caller:
+    """Return who runs this command."""
+    return Caller(user_name())
+
+
+def now() -> int:
+    """Return the time in whole seconds since 1970-01-01 UTC."""
+    return int(time.time())

@@ -1,0 +1,23 @@
+"""``hwkm getkey``: only for its help; the entry point answers it before this is imported."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hwkm import bacula
+
+
+def getkey(
+    device: Annotated[str, typer.Option(help="Bacula's %a, for the log.")] = "",
+    job: Annotated[str, typer.Option(help="Bacula's %i, for events and the log.")] = "",
+    cipher: Annotated[str, typer.Option(help="Cipher for LABEL, instead of the policy's.")] = "",
+) -> None:
+    """Bacula's Encryption Command: environment in, reply out. Always exits with status 0.
+
+    Example: Encryption Command = "/usr/bin/hwkm getkey --device %a --job %i"
+    """
+    del device, job, cipher
+    raise typer.Exit(bacula.main(sys.argv[1:]))

@@ -1,0 +1,147 @@
+"""``hwkm token``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwkm.cli.context import JsonOption, TokenOption, installation, pin_reader
+from hwkm.cli.output import print_json, print_table, report, text
+from hwkm.errors import ConfigError
+from hwkm.supervise import protect
+from hwkm.token.change_pin import change_pin_file, generate_pin
+from hwkm.token.initialize import TokenRequest, initialize_token
+from hwkm.token.lint import lint
+from hwkm.token.pin import PinSource
+from hwkm.token.probe import choose_scheme, probe
+from hwkm.token.session import alone_with
+
+app = typer.Typer(help="PKCS#11 tokens.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("list")
+def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the tokens behind every configured module. Nobody is logged in.
+
+    Example: hwkm token list --json
+    """
+    site = installation(context)
+    shown = []
+    for settings in {s.module_path: s for s in site.config.tokens}.values():
+        with alone_with(settings, site.access) as module:
+            shown += [
+                {
+                    "label": info.label,
+                    "serial": info.serial,
+                    "manufacturer": info.manufacturer,
+                    "model": info.model,
+                    "slot_id": info.slot_id,
+                    "initialized": info.initialized,
+                    "module": settings.module_path,
+                }
+                for info, _ in module.tokens()
+            ]
+    if as_json:
+        print_json(shown)
+        return
+    titles = ("LABEL", "SERIAL", "MANUFACTURER", "MODEL", "SLOT", "MODULE")
+    keys = ("label", "serial", "manufacturer", "model", "slot_id", "module")
+    print_table(titles, [[text(row[key]) for key in keys] for row in shown])
+
+
+@app.command("probe")
+def probe_token(
+    context: typer.Context, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """Find out what really works on a token, by doing it with keys that don't stay.
+
+    Example: hwkm token probe --token main
+    """
+    with installation(context).tokens(writable=True) as tokens:
+        session = tokens.session(token)
+        trials = probe(session)
+        info = session.info
+    works = any(trial.works for trial in trials[1:])
+    scheme = choose_scheme(trials).label if works else None
+    if as_json:
+        shown = [
+            {"name": t.name, "works": t.works, "detail": t.detail, "milliseconds": t.milliseconds}
+            for t in trials
+        ]
+        print_json({"token": info.label, "serial": info.serial, "scheme": scheme, "trials": shown})
+        return
+    typer.echo(f"Token {info.label!r}, serial {info.serial}, {info.manufacturer} {info.model}")
+    rows = [
+        (trial.name, "works" if trial.works else "no", f"{trial.milliseconds:.1f}", trial.detail)
+        for trial in trials
+    ]
+    print_table(("TRIED", "RESULT", "MS", "DETAIL"), rows)
+    typer.echo(f"Scheme for a new master key: {scheme or 'none'}")
+
+
+@app.command("lint")
+def lint_token(
+    context: typer.Context, token: TokenOption = None, as_json: JsonOption = False
+) -> None:
+    """Look for dangerous attributes and half-made keys on a token.
+
+    Example: hwkm token lint --token main
+    """
+    with installation(context).tokens() as tokens:
+        report(lint(tokens.session(token)), as_json=as_json)
+
+
+@app.command("init")
+def init_token(
+    module: Annotated[Path, typer.Option(help="The PKCS#11 module.")],
+    slot: Annotated[int, typer.Option(help="Id of the slot whose token is to be initialised.")],
+    label: Annotated[str, typer.Option(help="The token's new label.")],
+    pin_file: Annotated[Path, typer.Option(help="User PIN; made at random if not there.")],
+    so_pin_file: Annotated[Path, typer.Option(help="SO PIN; made at random if not there.")],
+    environment: Annotated[
+        list[str] | None, typer.Option("--environment", help="NAME=VALUE for the module.")
+    ] = None,
+) -> None:
+    """Initialise the token in a slot through its vendor's tool. One that has keys is refused.
+
+    Example: hwkm token init --module /usr/lib/softhsm/libsofthsm2.so --slot 0 --label backup
+    --pin-file /etc/hwkm/pin --so-pin-file /etc/hwkm/so-pin
+    """
+    protect()
+    variables = dict(_variable(word) for word in environment or [])
+    request = TokenRequest(str(module), variables, slot, label, pin_file, so_pin_file)
+    typer.echo(f"Initialised. Its URI for the configuration:\n{initialize_token(request)}")
+
+
+@app.command("change-pin")
+def change_pin(
+    context: typer.Context,
+    token: TokenOption = None,
+    new_pin: Annotated[
+        str | None, typer.Option(help="Source of the new PIN (file:, fd:, prompt); else random.")
+    ] = None,
+) -> None:
+    """Change a token's user PIN, and the file it is read from.
+
+    Example: hwkm token change-pin --token main
+    """
+    site = installation(context)
+    settings = site.config.token(token)
+    if new_pin is None:
+        pin = generate_pin()
+    else:
+        given = pin_reader().read(PinSource.parse(new_pin), settings.name)
+        if given is None:
+            raise ConfigError("the new PIN can't come from a PIN pad")
+        pin = given
+    path = change_pin_file(settings, site.access, pin)
+    typer.echo(f"Changed. {path} holds the new PIN; back it up.")
+
+
+def _variable(word: str) -> tuple[str, str]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise ConfigError(f"--environment {word!r} is not NAME=VALUE")
+    return name, value

@@ -1,0 +1,130 @@
+"""Running a piece of work in a child process, so that there is always exactly one answer.
+
+A PKCS#11 module is foreign code: it may hang, crash, print, or leave threads behind. The child
+loads it; this process does not, waits for a limited time, and gives the answer in one write.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_ANSWER_BYTES = 65536
+MAX_NOISE_BYTES = 4096
+_GRACE_SECONDS = 5
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the child left behind: its answer, what was printed on standard error, its end.
+
+    ``trouble`` is empty if it ended by itself with an answer, else says what happened.
+    """
+
+    answer: bytes
+    noise: bytes
+    trouble: str
+
+
+def protect() -> None:
+    """No core dumps (they would hold keys), and no files that others can read."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+
+
+def run(work: Callable[[], bytes], deadline: float) -> Result:
+    """Run ``work`` in a child until ``deadline`` (of :func:`time.monotonic`) at the latest.
+
+    The child's standard output goes nowhere and its standard error is captured. It must be
+    called before any PKCS#11 module is loaded: a module does not survive a fork.
+    """
+    answer_out, answer_in = os.pipe2(os.O_CLOEXEC)
+    noise_out, noise_in = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _be_child(work, answer_in, noise_in, deadline)
+    os.close(answer_in)
+    os.close(noise_in)
+    answer, noise, in_time = _collect(answer_out, noise_out, deadline)
+    if not in_time:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return Result(answer, noise, _trouble(answer, status, in_time=in_time))
+
+
+def _be_child(
+    work: Callable[[], bytes], answer_in: int, noise_in: int, deadline: float
+) -> NoReturn:
+    code = 1
+    try:
+        # Ends this process even inside a module's code, if the parent is no longer there to.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(max(1, int(deadline - time.monotonic())) + _GRACE_SECONDS)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(noise_in, 2)
+        _write_all(answer_in, work())
+        code = 0
+    except BaseException as error:  # noqa: BLE001  # this process ends here, whatever it is
+        _write_all(2, _where(error).encode())
+    finally:
+        os._exit(code)
+
+
+def _where(error: BaseException) -> str:
+    """Return kind and place of an unforeseen error, without its text, which could hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[::-1])
+    return f"{type(error).__name__} at {places}"
+
+
+def _collect(answer_out: int, noise_out: int, deadline: float) -> tuple[bytes, bytes, bool]:
+    """Read both pipes until the answer's end; return them, and whether that was in time."""
+    kept = {answer_out: bytearray(), noise_out: bytearray()}
+    limits = {answer_out: MAX_ANSWER_BYTES, noise_out: MAX_NOISE_BYTES}
+    poll = select.poll()
+    for descriptor in kept:
+        poll.register(descriptor, select.POLLIN)
+    in_time = open_answer = True
+    while open_answer:
+        left = deadline - time.monotonic()
+        ready = poll.poll(left * 1000) if left > 0 else []
+        if not ready:
+            in_time = False
+            break
+        for descriptor, _ in ready:
+            data = os.read(descriptor, _CHUNK)
+            room = limits[descriptor] - len(kept[descriptor])
+            kept[descriptor] += data[:room]  # the rest is read and dropped: nobody may block
+            if not data:
+                poll.unregister(descriptor)
+                open_answer = open_answer and descriptor != answer_out
+    os.close(answer_out)
+    os.close(noise_out)
+    return bytes(kept[answer_out]), bytes(kept[noise_out]), in_time
+
+
+def _trouble(answer: bytes, status: int, *, in_time: bool) -> str:
+    if not in_time:
+        return "there was no answer in time"
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return f"the process crashed ({name}); the PKCS#11 module is the likely cause"
+    if os.waitstatus_to_exitcode(status) != 0 or not answer:
+        return "the process ended without an answer"
+    return ""
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

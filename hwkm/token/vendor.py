@@ -1,0 +1,117 @@
+"""Initialising a token through its vendor's tool, since python-pkcs11 has no C_InitToken.
+
+The tools take PINs as arguments, where every user of the machine can read them, or ask for them
+on a terminal. So they are given a terminal of their own, and their questions are answered there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import termios
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwkm.errors import TokenError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hwkm.keys import SecretBytes
+
+_CHUNK = 4096
+SOFTHSM_TOOL = "softhsm2-util"
+OPENSC_TOOL = "pkcs11-tool"
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token to be: its slot, its label, and its PINs."""
+
+    slot_id: int
+    label: str
+    so_pin: SecretBytes
+    user_pin: SecretBytes
+
+
+def initialize(module_path: str, environment: Mapping[str, str], new: NewToken) -> bool:
+    """Initialise the token in a slot; whatever it held is gone.
+
+    Returns whether the user PIN was set too; OpenSC's tool leaves that to the caller.
+
+    :raises TokenError: if the tool is not installed, or fails.
+    """
+    if "softhsm" in module_path:
+        command = [SOFTHSM_TOOL, "--module", module_path, "--init-token"]
+        place = ["--slot", str(new.slot_id), "--label", new.label]
+    else:
+        command = [OPENSC_TOOL, "--module", module_path, "--init-token"]
+        place = ["--slot", str(new.slot_id), "--label", new.label]
+    answers = {b"SO PIN": new.so_pin, b"user PIN": new.user_pin}
+    answer_questions([*command, *place], environment, answers)
+    return command[0] == SOFTHSM_TOOL
+
+
+def answer_questions(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    answers: Mapping[bytes, SecretBytes],
+) -> None:
+    """Run ``command`` and answer each of its prompts by the words that stand in it.
+
+    :raises TokenError: if it is not installed or does not end well; the text has what it said,
+        which does not include what it was told.
+    """
+    if shutil.which(command[0]) is None:
+        raise TokenError(
+            f"the program {command[0]} is not installed",
+            hint="apt install softhsm2 (softhsm2-util) or opensc (pkcs11-tool)",
+        )
+    ours, theirs = os.openpty()
+    _no_echo(theirs)
+    process = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env={**os.environ, **environment, "LC_ALL": "C"},
+    )
+    os.close(theirs)
+    try:
+        said = _converse(ours, answers)
+    finally:
+        os.close(ours)
+        status = process.wait()
+    if status != 0:
+        words = " ".join(said.decode("utf-8", "replace").split())[-300:]
+        raise TokenError(f"{command[0]} failed with status {status}: {words}")
+
+
+def _no_echo(terminal: int) -> None:
+    settings = termios.tcgetattr(terminal)
+    settings[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
+
+
+def _converse(terminal: int, answers: Mapping[bytes, SecretBytes]) -> bytes:
+    said = b""
+    line = b""
+    while data := _read(terminal):
+        said += data
+        line = (line + data).rpartition(b"\n")[2]
+        if line.rstrip().endswith(b":"):
+            for words, answer in answers.items():
+                if words in line:
+                    os.write(terminal, answer.expose() + b"\n")
+                    line = b""
+                    break
+    return said
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, _CHUNK)
+    except OSError:  # EIO: the other side is closed
+        return b""

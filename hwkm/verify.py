@@ -1,0 +1,78 @@
+"""Opening every envelope in the keystore with everything at hand, before a disaster asks for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hwkm.checks import Check, fail, ok, warn
+from hwkm.envelope import Envelope
+from hwkm.errors import EnvelopeError, HwkmError, ParseError, PinError, TokenError
+from hwkm.recipients import NotMineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hwkm.envelope import Stanza
+    from hwkm.keystore.engine import Keystore
+    from hwkm.keystore.records import Generation
+    from hwkm.recipients import Identity
+
+_ADVICE = "Compare with the keystore's backup and the volume's label"
+
+
+def check_volumes(
+    keystore: Keystore, identities: Sequence[Identity], volumes: Sequence[str]
+) -> list[Check]:
+    """Open every envelope of ``volumes`` (all, if it is empty) with every identity that can.
+
+    :raises KeystoreError: if the keystore can't be read.
+    """
+    with keystore.reading() as transaction:
+        wanted = set(volumes)
+        records = [r for r in transaction.all_generations() if not wanted or r.volume in wanted]
+        blobs = {record.key_id: transaction.envelope(record.key_id) for record in records}
+    missing = wanted - {record.volume for record in records}
+    findings = [fail(f"volume {name}", "not in the keystore", _ADVICE) for name in sorted(missing)]
+    for record in records:
+        findings += _check_envelope(record, blobs[record.key_id], identities)
+    return findings
+
+
+def _check_envelope(
+    record: Generation, blob: bytes | None, identities: Sequence[Identity]
+) -> list[Check]:
+    name = f"volume {record.volume}, generation {record.generation}"
+    if blob is None:
+        return [fail(name, "its envelope is missing", _ADVICE)]
+    try:
+        envelope = Envelope.parse(blob)
+    except ParseError as error:
+        return [fail(name, str(error), _ADVICE)]
+    header = envelope.header
+    if (header.key_id, header.volume) != (record.key_id, record.volume):
+        return [fail(name, "its envelope belongs to another volume key", _ADVICE)]
+    findings = [_check_stanza(name, envelope, stanza, identities) for stanza in envelope.stanzas]
+    if not any(finding.status == "ok" for finding in findings):
+        findings.append(fail(name, "no recipient at hand opens it", "Connect one of its tokens"))
+    return findings
+
+
+def _check_stanza(
+    name: str, envelope: Envelope, stanza: Stanza, identities: Sequence[Identity]
+) -> Check:
+    recipient = f"{stanza.recipient_id.hex()} ({stanza.scheme.label})"
+    failure: HwkmError | None = None
+    for identity in identities:
+        try:
+            envelope.verify(identity.unwrap(envelope.header, stanza))
+        except NotMineError:
+            continue
+        except (EnvelopeError, TokenError, PinError) as error:
+            failure = error
+            continue
+        return ok(name, f"opens with {recipient}")
+    if isinstance(failure, EnvelopeError):
+        return fail(name, f"does not open with {recipient}: {failure}", _ADVICE)
+    if failure is not None:
+        return fail(name, f"{recipient} could not be asked: {failure}", failure.hint)
+    return warn(name, f"{recipient} is not at hand", "Connect its token to check this copy too")

@@ -1,0 +1,76 @@
+"""One Bacula with hwkm for all tests here; each test goes its own way through it (a lane)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from . import dataset
+from .bacula import Bacula
+from .chroot import Chroot
+from .config import DATA, Lane, Setup
+from .install import install_hwkm
+from .keymanager import COMMAND, KeyManager, Syslog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LANES = (
+    Lane("Basic"),
+    Lane("Append"),
+    Lane("Recycle", volumes=1, jobs_per_volume=1),
+    Lane("Relabel", jobs_per_volume=1),
+    Lane("Hand"),
+    Lane("Drives", drives=2, jobs_per_volume=1),
+    Lane("WrongToken"),
+    Lane("NoToken"),
+    Lane("NoBackup"),
+    Lane("NoStore"),
+    Lane("Calls", volumes=1),
+    Lane("Leaks"),
+    Lane("Clear", encrypted=False),
+)
+
+
+@pytest.fixture(scope="session")
+def lanes() -> dict[str, Lane]:
+    return {lane.name: lane for lane in LANES}
+
+
+@pytest.fixture(scope="session")
+def chroot() -> Iterator[Chroot]:
+    umask = os.umask(0o022)
+    try:
+        with Chroot() as made:
+            install_hwkm(made)
+            dataset.create(made.path(DATA))
+            yield made
+    finally:
+        os.umask(umask)
+
+
+@pytest.fixture(scope="session")
+def data(chroot: Chroot) -> dict[str, str]:
+    """What a restore must bring back."""
+    return dataset.contents(chroot.path(DATA))
+
+
+@pytest.fixture(scope="session")
+def syslog(chroot: Chroot) -> Iterator[Syslog]:
+    with Syslog(chroot) as sink:
+        yield sink
+
+
+@pytest.fixture(scope="session")
+def hwkm(chroot: Chroot, syslog: Syslog) -> KeyManager:
+    manager = KeyManager(chroot)
+    manager.init()
+    return manager
+
+
+@pytest.fixture(scope="session")
+def bacula(chroot: Chroot, hwkm: KeyManager) -> Iterator[Bacula]:
+    with Bacula(chroot, Setup(COMMAND, LANES)) as running:
+        yield running
