@@ -87,6 +87,7 @@ class TestDifference:
             ("{base64}", "q83v/+A="),
             ("at {time}.", "at 2031-05-06T07:08:09Z."),
             ("{int} of {int}", "3 of 14"),
+            ("{size} free", "76,017 MiB free"),
             ("in {path}.", "in $HOME_DIR/hwkm/config.toml."),
             ("a (b) {any}", "a (b) c {d}"),
             ('{"volume": {any}}', '{"volume": {"x": 1}}'),
@@ -149,9 +150,20 @@ class TestDocuments:
         document = "x\n<!-- help: a b -->\n\n```text\none\n```\n\n```\ntwo\n```\n<!-- help: c -->\n"
         assert blocks(document, "help") == [("a b", "one\n")]
 
-    def test_generalise(self) -> None:
-        shown = f"key 00112233445566778899aabb at 2031-05-06T07:08:09Z as {'Qk9' * 20}=="
-        assert generalise(shown) == "key {hex} at {time} as {base64}"
+    @pytest.mark.parametrize(
+        ("shown", "pattern"),
+        [
+            ("key 00112233445566778899aabb", "key {hex}"),
+            ("at 2031-05-06T07:08:09Z,", "at {time},"),
+            (f"as {'Qk9' * 20}", "as {base64}"),
+            ("as GTytOhEDQjpgmHFqsbn75Q==", "as {base64}"),
+            ("as GTytOhED... (248 characters)", "as {any} (248 characters)"),
+            ("1,024 MiB free", "{size} free"),
+            ("Vol-0001 in $HOME_DIR/hwkm/config.toml", "Vol-0001 in $HOME_DIR/hwkm/config.toml"),
+        ],
+    )
+    def test_generalise(self, shown: str, pattern: str) -> None:
+        assert generalise(shown) == pattern
 
     def test_home(self) -> None:
         assert write_home("in /home/you/hwkm", "/home/you") == "in $HOME_DIR/hwkm"

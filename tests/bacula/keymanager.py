@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HWKM = "/opt/hwkm/bin/hwkm"
 HOME = "/var/lib/hwkm"
 OTHER_HOME = "/var/lib/other-hwkm"
+SHELF = "/srv/shelf"  # where files are while they are taken away
 COMMAND = f"{HWKM} --config {HOME}/config.toml getkey --device %a --job %i"
 CALLS = "/srv/calls.jsonl"
 RECORDER = "/srv/record"
@@ -94,8 +95,8 @@ class KeyManager:
     @contextmanager
     def without(self, *patterns: str) -> Iterator[None]:
         """Take files of the installation away; put them back as they were."""
-        shelf = self.chroot.home / "shelf"
-        shelf.mkdir()
+        shelf = self.chroot.path(SHELF)
+        shelf.mkdir(mode=0o700)
         moved = [file.rename(shelf / file.name) for file in self._files(patterns)]
         assert len(moved) >= len(patterns), f"{HOME} lacks one of {patterns}"
         try:
@@ -121,7 +122,7 @@ class KeyManager:
         with self.without("tokens", "user-pin", "config.toml"):
             for name in ("tokens", "user-pin"):
                 self.chroot.run(["cp", "-a", f"{OTHER_HOME}/{name}", HOME])
-            text = (self.chroot.home / "shelf" / "config.toml").read_text()
+            text = self.chroot.path(f"{SHELF}/config.toml").read_text()
             assert re.search(r";serial=\w+", text), text
             self.path("config.toml").write_text(
                 text if named_by_serial else re.sub(r";serial=\w+", "", text)

@@ -22,15 +22,17 @@ WILDCARDS = {
     "base64": r"[A-Za-z0-9+/]+={0,2}",
     "time": r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|\+00:00| UTC)?",
     "int": r"\d+",
+    "size": r"\d[\d,.]* [KMGT]?i?B",
     "path": r"(?:/|\$HOME_DIR)\S*",
     "any": r".*",
 }
 _WILDCARD = re.compile(r"\{(" + "|".join(WILDCARDS) + r")\}")
 
-# What a document shows of one real run, and what differs in the next.
+# What a document shows of one real run and differs in the next, or what it cuts short with "...".
 _VOLATILE = re.compile(
-    rf"(?P<time>{WILDCARDS['time']})|(?P<hex>\b[0-9a-f]{{8,}}\b)"
-    r"|(?P<base64>(?<![\w/+])[A-Za-z0-9+/]{40,}={0,2})"
+    rf"(?P<any>[\w+/=]*(?:\.\.\.|…))|(?P<time>{WILDCARDS['time']})|(?P<size>\b{WILDCARDS['size']}\b)"
+    r"|(?P<hex>\b[0-9a-f]{8,}\b)"
+    r"|(?P<base64>(?<![\w/+])(?:[A-Za-z0-9+/]{16,}={1,2}|[A-Za-z0-9+/]{40,}))"
 )
 
 
