@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from hwkm import config as configuration
 from hwkm import supervise
-from hwkm.errors import ConfigError, HwkmError, ParseError
+from hwkm.errors import ConfigError, HwkmError, KeystoreError, ParseError
 from hwkm.log import Log, one_line
 from hwkm.privileges import become_owner_of, user_name
 
@@ -167,6 +167,8 @@ def _record_failure(
 ) -> None:
     from hwkm.keystore.records import Operation
 
+    if isinstance(error, KeystoreError):
+        return  # it would fail again, and again take its time
     try:
         operation = Operation(request.operation.lower())
         manager.record_failure(operation, request.volume, caller, error)

@@ -17,7 +17,7 @@ from hwkm.keystore.engine import parse_url
 from hwkm.keystore.records import State
 from hwkm.log import SYSLOG
 from hwkm.recipients import canary
-from hwkm.recipients.token import master_cipher
+from hwkm.recipients.token import recorded_master
 from hwkm.token import master
 
 if TYPE_CHECKING:
@@ -145,9 +145,8 @@ def _master(session: TokenSession, record: MasterKey) -> Check:
     if record.state is State.PRE_ACTIVE or record.canary is None:
         advice = "Run hwkm master create again: it finishes what was interrupted"
         return warn(name, "unfinished", advice)
-    cipher = master_cipher(session, record.scheme, record.master_id, record.public_key)
     try:
-        canary.check(cipher, record.canary)
+        canary.check(recorded_master(session, record), record.canary)
         now = master.look_at(session, record.scheme, record.master_id).attributes
     except HwkmError as error:
         return fail(name, str(error), error.hint)

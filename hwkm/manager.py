@@ -17,7 +17,7 @@ from hwkm.errors import EnvelopeError, NotFoundError, PinError, PolicyError, Tok
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
 from hwkm.recipients import Identity, Opened, open_envelope
-from hwkm.recipients.token import TokenIdentity, TokenRecipient, master_cipher
+from hwkm.recipients.token import TokenIdentity, TokenRecipient, recorded_master
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,8 +139,8 @@ class KeyManager:
         :raises TokenError, PinError, KeystoreError: if one of them does not work.
         """
         on_label = self._parse_label(volume, label) if label else None
-        stored, canaries, notes = self._on_record(volume, on_label)
-        identities: list[Identity] = list(self._tokens.identities(canaries))
+        stored, records, notes = self._on_record(volume, on_label)
+        identities: list[Identity] = list(self._tokens.identities(records))
         candidates = [found for found in (on_label, stored) if found is not None]
         opened, served, problems = _open_any(candidates, identities)
         notes += problems
@@ -181,10 +181,7 @@ class KeyManager:
         raise failures[0]
 
     def _recipient(self, master: MasterKey) -> TokenRecipient:
-        session = self._tokens.session(master.token)
-        return TokenRecipient(
-            master_cipher(session, master.scheme, master.master_id, master.public_key)
-        )
+        return TokenRecipient(recorded_master(self._tokens.session(master.token), master))
 
     def _verify(self, blob: bytes, key: VolumeKey, masters: Sequence[MasterKey]) -> tuple[str, ...]:
         """Open every stanza in ``blob`` that can be opened here; return notes on those that can't.
@@ -195,7 +192,7 @@ class KeyManager:
         parsed.verify(key)
         away: list[TokenError | PinError] = []
         for stanza, master in zip(parsed.stanzas, masters, strict=True):
-            identity = TokenIdentity(self._tokens.session(master.token), _canaries([master]))
+            identity = TokenIdentity(self._tokens.session(master.token), by_id([master]))
             try:
                 same = identity.unwrap(parsed.header, stanza) == key
             except (TokenError, PinError) as error:
@@ -220,15 +217,15 @@ class KeyManager:
 
     def _on_record(
         self, volume: str, on_label: Envelope | None
-    ) -> tuple[Envelope | None, dict[bytes, bytes], tuple[str, ...]]:
-        """Return the keystore's envelope, the canaries, and notes on what was guessed.
+    ) -> tuple[Envelope | None, dict[bytes, MasterKey], tuple[str, ...]]:
+        """Return the keystore's envelope, the master keys' records, and notes on what was guessed.
 
         On a bare machine there is no keystore yet; the label's envelope is enough.
         """
         if on_label is not None and self._keystore.is_missing():
             return None, {}, ("there is no keystore: a new one is made",)
         with self._keystore.open().reading() as transaction:
-            canaries = _canaries(transaction.masters())
+            records = by_id(transaction.masters())
             notes: tuple[str, ...] = ()
             if on_label is None:
                 record, notes = _choose(transaction, volume)
@@ -237,7 +234,7 @@ class KeyManager:
                 key_id = on_label.header.key_id
                 _refuse_destroyed(transaction.generation(key_id))
             blob = transaction.envelope(key_id)
-        return (None if blob is None else Envelope.parse(blob)), canaries, notes
+        return (None if blob is None else Envelope.parse(blob)), records, notes
 
     def _import(self, transaction: Transaction, served: Envelope, caller: Caller) -> None:
         header = served.header
@@ -294,8 +291,9 @@ def _active_master(transaction: Transaction, token: str) -> MasterKey:
     )
 
 
-def _canaries(masters: Sequence[MasterKey]) -> dict[bytes, bytes]:
-    return {master.master_id: master.canary for master in masters if master.canary is not None}
+def by_id(masters: Sequence[MasterKey]) -> dict[bytes, MasterKey]:
+    """Return the records of master keys by their ids."""
+    return {master.master_id: master for master in masters}
 
 
 def _choose(transaction: Transaction, volume: str) -> tuple[Generation, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from hwkm.envelope import Scheme
 from hwkm.errors import NotFoundError, PolicyError, TokenError
 from hwkm.keystore.records import Event, MasterKey, Operation, Outcome, State
 from hwkm.recipients import canary
-from hwkm.recipients.token import master_cipher
+from hwkm.recipients.token import recorded_master
 from hwkm.token import master as objects
 from hwkm.token.probe import choose_scheme, probe
 
@@ -106,17 +106,15 @@ class Provisioner:
         """Check the key in the token, give it a canary, and make it the active one."""
         attributes = objects.look_at(self._token, record.scheme, record.master_id).attributes
         _refuse_dangerous(attributes)
-        finished = replace(
-            record,
-            state=State.ACTIVE,
-            attributes=attributes,
-            canary=canary.make(master_cipher(self._token, record.scheme, record.master_id)),
-            public_key=self._public_key(record),
-        )
+        known = replace(record, attributes=attributes)
+        if record.scheme is Scheme.OAEP:
+            known = self._with_oaep(known)
+        blob = canary.make(recorded_master(self._token, known))
+        finished = replace(known, state=State.ACTIVE, canary=blob)
         with self._keystore.writing() as transaction:
-            for known in transaction.masters():
-                if known.token == record.token and known.state is State.ACTIVE:
-                    transaction.update_master(replace(known, state=State.DEACTIVATED))
+            for other in transaction.masters():
+                if other.token == record.token and other.state is State.ACTIVE:
+                    transaction.update_master(replace(other, state=State.DEACTIVATED))
             transaction.update_master(finished)
             detail = f"{record.master_id.hex()} ({record.scheme.label}) in {record.token}"
             transaction.add_event(
@@ -130,12 +128,20 @@ class Provisioner:
             )
         return finished
 
-    def _public_key(self, record: MasterKey) -> bytes | None:
-        if record.scheme is not Scheme.OAEP:
-            return None
-        from hwkm.recipients.token_oaep import encode_public, read_public
+    def _with_oaep(self, record: MasterKey) -> MasterKey:
+        """Add the public key, and the hash that the token can use with it: SHA-256 or SHA-1."""
+        from hwkm.recipients.token_oaep import OaepHash, encode_public, read_public
 
-        return encode_public(read_public(self._token, record.master_id))
+        public = encode_public(read_public(self._token, record.master_id))
+        for kind in (OaepHash.SHA256, OaepHash.SHA1):
+            known = replace(record, public_key=public, parameters={"oaep_hash": kind.name})
+            try:
+                canary.make(recorded_master(self._token, known))
+            except TokenError as error:
+                failure = error
+            else:
+                return known
+        raise failure
 
 
 def find_existing(token: TokenSession, scheme: Scheme, name: str) -> bytes:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from hwkm.config import Config
+    from hwkm.keystore.records import MasterKey
     from hwkm.token.session import Access
 
 
@@ -48,7 +49,7 @@ class Tokens:
             self._sessions[settings.name] = self._stack.enter_context(session)
         return self._sessions[settings.name]
 
-    def identities(self, canaries: Mapping[bytes, bytes]) -> list[TokenIdentity]:
+    def identities(self, records: Mapping[bytes, MasterKey]) -> list[TokenIdentity]:
         """Return every token as an identity, in the order of the configuration."""
         names = [settings.name for settings in self._config.tokens]
-        return [TokenIdentity(self.session(name), canaries) for name in names]
+        return [TokenIdentity(self.session(name), records) for name in names]

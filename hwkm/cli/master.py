@@ -13,7 +13,7 @@ from hwkm.envelope import Scheme
 from hwkm.errors import ConfigError, HwkmError, NotFoundError
 from hwkm.provision import Provisioner, find_existing
 from hwkm.recipients import canary
-from hwkm.recipients.token import master_cipher
+from hwkm.recipients.token import recorded_master
 
 if TYPE_CHECKING:
     from hwkm.keystore.records import MasterKey
@@ -115,8 +115,7 @@ def _check(tokens: Tokens, master: MasterKey) -> Check:
     if master.canary is None:
         return fail(name, "unfinished", "Run hwkm master create again")
     try:
-        session = tokens.session(master.token)
-        canary.check(master_cipher(session, master.scheme, master.master_id), master.canary)
+        canary.check(recorded_master(tokens.session(master.token), master), master.canary)
     except HwkmError as error:
         return fail(name, str(error), error.hint)
     return ok(name, f"{master.scheme.label}, {master.state}: opens its canary")

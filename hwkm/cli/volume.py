@@ -10,6 +10,7 @@ from hwkm.cli.context import JsonOption, installation
 from hwkm.cli.output import print_json, print_table, report, text, time_text
 from hwkm.envelope import Envelope
 from hwkm.errors import NotFoundError
+from hwkm.manager import by_id
 from hwkm.verify import check_volumes
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def check(
     site = installation(context)
     keystore = site.keystore().open()
     with keystore.reading() as transaction:
-        canaries = {m.master_id: m.canary for m in transaction.masters() if m.canary}
+        records = by_id(transaction.masters())
     with site.tokens() as tokens:
-        findings = check_volumes(keystore, tokens.identities(canaries), volumes or [])
+        findings = check_volumes(keystore, tokens.identities(records), volumes or [])
         report(findings, as_json=as_json)
 
 

@@ -50,6 +50,7 @@ class MasterKey:
 
     ``token`` is the token's name in the configuration and ``serial`` its serial number. A
     pre-active master key has no ``canary`` yet. ``public_key`` is a DER SubjectPublicKeyInfo.
+    ``parameters`` are the scheme's; ``oaep`` has ``oaep_hash``, SHA1 or SHA256.
     """
 
     master_id: bytes
@@ -60,6 +61,7 @@ class MasterKey:
     state: State
     created: int
     attributes: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
     canary: bytes | None = None
     public_key: bytes | None = None
 

@@ -48,6 +48,7 @@ master_key = Table(
     Column("state", Text, nullable=False),
     Column("created", Count, nullable=False),
     Column("attributes", Text, nullable=False),
+    Column("parameters", Text, nullable=False),
     Column("canary", LargeBinary),
     Column("public_key", LargeBinary),
     sqlite_strict=True,

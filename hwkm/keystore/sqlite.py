@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-BUSY_SECONDS = 10
+BUSY_SECONDS = 5
 """How long to wait for another writer."""
 
 PRAGMAS = (

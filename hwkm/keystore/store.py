@@ -219,6 +219,7 @@ def _master(row: Row[Any]) -> MasterKey:
         state=State(row.state),
         created=row.created,
         attributes=json.loads(row.attributes),
+        parameters=json.loads(row.parameters),
         canary=row.canary,
         public_key=row.public_key,
     )
@@ -234,6 +235,7 @@ def _master_values(master: MasterKey) -> dict[str, Any]:
         "state": master.state.value,
         "created": master.created,
         "attributes": json.dumps(master.attributes, sort_keys=True),
+        "parameters": json.dumps(master.parameters, sort_keys=True),
         "canary": master.canary,
         "public_key": master.public_key,
     }

@@ -15,29 +15,50 @@ from hwkm.token.p11 import TokenOperationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hwkm.keystore.records import MasterKey
     from hwkm.recipients.base import MasterCipher
     from hwkm.token.session import TokenSession
 
 
-def master_cipher(
-    token: TokenSession, scheme: Scheme, master_id: bytes, public: bytes | None = None
-) -> MasterCipher:
-    """Return the master key ``master_id`` in ``token``, to be used under ``scheme``.
+def unrecorded_master(token: TokenSession, scheme: Scheme, master_id: bytes) -> MasterCipher:
+    """Return the master key ``master_id`` in ``token``, of which there may be no record.
 
-    Nothing is asked of the token yet. ``public`` is the DER SubjectPublicKeyInfo of an RSA key.
-    Each scheme's module is imported at its first use: the Encryption Command is a hot path.
+    Nothing is asked of the token yet. Each scheme's module is imported at its first use: the
+    Encryption Command is a hot path.
     """
+    return _cipher(token, scheme, master_id, None)
+
+
+def recorded_master(token: TokenSession, record: MasterKey) -> MasterCipher:
+    """Return the master key on ``record``; it must also have the label that is recorded."""
+    cipher = _cipher(token, record.scheme, record.master_id, record.label)
+    if record.scheme is not Scheme.OAEP:
+        return cipher
+    from hwkm.recipients.token_oaep import OaepHash, TokenOaep, decode_public
+
+    return TokenOaep(
+        token=token,
+        master_id=record.master_id,
+        label=record.label,
+        public=decode_public(record.public_key) if record.public_key else None,
+        hash=OaepHash[record.parameters.get("oaep_hash", OaepHash.SHA1.name)],
+    )
+
+
+def _cipher(
+    token: TokenSession, scheme: Scheme, master_id: bytes, label: str | None
+) -> MasterCipher:
     if scheme is Scheme.GCM:
         from hwkm.recipients.token_gcm import TokenGcm
 
-        return TokenGcm(token, master_id)
+        return TokenGcm(token, master_id, label)
     if scheme is Scheme.HMAC_KDF:
         from hwkm.recipients.token_hmac import TokenHmacKdf
 
-        return TokenHmacKdf(token, master_id)
-    from hwkm.recipients.token_oaep import TokenOaep, decode_public
+        return TokenHmacKdf(token, master_id, label)
+    from hwkm.recipients.token_oaep import TokenOaep
 
-    return TokenOaep(token, master_id, decode_public(public) if public else None)
+    return TokenOaep(token, master_id, label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +78,16 @@ class TokenRecipient:
 class TokenIdentity:
     """All the master keys in one token as an identity.
 
-    ``canaries`` are those on record, by master id. Without one (a bare machine has no record) the
-    master key is judged by a fresh canary.
+    ``records`` are those in the keystore, by master id. A master key without one (a bare machine
+    has none) is judged by a fresh canary.
     """
 
     token: TokenSession
-    canaries: Mapping[bytes, bytes] = field(default_factory=dict)
+    records: Mapping[bytes, MasterKey] = field(default_factory=dict)
 
     def unwrap(self, header: Header, stanza: Stanza) -> VolumeKey:
         """See :meth:`hwkm.recipients.Identity.unwrap`."""
-        cipher = master_cipher(self.token, stanza.scheme, stanza.recipient_id)
+        cipher = unrecorded_master(self.token, stanza.scheme, stanza.recipient_id)
         bound = context(header, stanza.scheme, stanza.recipient_id)
         try:
             secret = cipher.unwrap(bound, stanza.blob)
@@ -82,12 +103,12 @@ class TokenIdentity:
 
     def _judge(self, cipher: MasterCipher, error: Exception) -> None:
         """Raise a :class:`TokenError` if ``error`` is the token's fault, not the blob's."""
-        blob = self.canaries.get(cipher.master_id)
+        record = self.records.get(cipher.master_id)
         try:
-            if blob is None:
+            if record is None or record.canary is None:
                 canary.make(cipher)
             else:
-                canary.check(cipher, blob)
+                canary.check(recorded_master(self.token, record), record.canary)
         except NoMasterKeyError as gone:
             raise TokenError(f"{error}, and then the master key was gone") from gone
 

@@ -28,6 +28,7 @@ class TokenGcm:
 
     token: TokenSession
     master_id: bytes
+    label: str | None = None
     random: Callable[[int], bytes] = os.urandom
     scheme: Scheme = Scheme.GCM
 
@@ -35,7 +36,7 @@ class TokenGcm:
         """See :meth:`MasterCipher.wrap`."""
         nonce = self.random(NONCE_BYTES)
         with self.token.use("wrapping a key with AES-GCM") as session:
-            key = master.find_one(session, self.scheme, self.master_id)
+            key = master.find_one(session, self.scheme, self.master_id, self.label)
             return nonce + p11.gcm_encrypt(key, nonce, context, secret)
 
     def unwrap(self, context: bytes, blob: bytes) -> SecretBytes:
@@ -44,5 +45,5 @@ class TokenGcm:
             raise StanzaError("the wrapped key is too short")
         nonce, data = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
         with self.token.use("unwrapping a key with AES-GCM") as session:
-            key = master.find_one(session, self.scheme, self.master_id)
+            key = master.find_one(session, self.scheme, self.master_id, self.label)
             return p11.gcm_decrypt(key, nonce, context, data)

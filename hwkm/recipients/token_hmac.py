@@ -35,6 +35,7 @@ class TokenHmacKdf:
 
     token: TokenSession
     master_id: bytes
+    label: str | None = None
     random: Callable[[int], bytes] = os.urandom
     scheme: Scheme = Scheme.HMAC_KDF
 
@@ -55,5 +56,5 @@ class TokenHmacKdf:
 
     def _one_time(self, salt: bytes, context: bytes) -> AESGCM:
         with self.token.use("deriving a key with HMAC-SHA256") as session:
-            key = master.find_one(session, self.scheme, self.master_id)
+            key = master.find_one(session, self.scheme, self.master_id, self.label)
             return AESGCM(p11.hmac_sha256(key, LABEL + salt + context).expose())

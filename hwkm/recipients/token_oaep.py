@@ -47,6 +47,7 @@ class TokenOaep:
 
     token: TokenSession
     master_id: bytes
+    label: str | None = None
     public: RSAPublicKey | None = None
     hash: OaepHash = OaepHash.SHA1
     scheme: Scheme = Scheme.OAEP
@@ -62,7 +63,7 @@ class TokenOaep:
         if blob[:1] not in (b"\x01", b"\x02") or len(blob) < 1 + 2 * DIGEST_BYTES:
             raise StanzaError("the wrapped key is malformed")
         with self.token.use("unwrapping a key with RSA-OAEP") as session:
-            key = master.find_one(session, self.scheme, self.master_id)
+            key = master.find_one(session, self.scheme, self.master_id, self.label)
             payload = p11.oaep_decrypt(key, blob[1:], sha256=blob[0] == OaepHash.SHA256).expose()
         if not hmac.compare_digest(payload[:DIGEST_BYTES], sha256(context).digest()):
             raise StanzaError("the wrapped key belongs to another volume, generation or cipher")

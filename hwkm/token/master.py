@@ -88,15 +88,18 @@ def object_class(scheme: Scheme) -> ObjectClass:
     return ObjectClass.PRIVATE_KEY if scheme is Scheme.OAEP else ObjectClass.SECRET_KEY
 
 
-def find_one(session: pkcs11.Session, scheme: Scheme, master_id: bytes) -> KeyHandle:
-    """Return the master key with this id; call it inside :meth:`TokenSession.use`.
+def find_one(
+    session: pkcs11.Session, scheme: Scheme, master_id: bytes, label: str | None = None
+) -> KeyHandle:
+    """Return the master key with this id, and this label if it is known.
 
-    A key that a killed process left half-made is told apart by CKA_LOCAL.
+    Call it inside :meth:`TokenSession.use`. A key that a killed process left half-made is told apart by CKA_LOCAL.
 
     :raises NoMasterKeyError: if there is none.
     :raises TokenError: if there are several.
     """
-    found = p11.find(session, object_class(scheme), id=master_id)
+    named = {} if label is None else {"label": label}
+    found = p11.find(session, object_class(scheme), id=master_id, **named)
     if len(found) > 1:
         found = [key for key in found if p11.attributes(key, [Attribute.LOCAL]).get("LOCAL", True)]
     if not found:

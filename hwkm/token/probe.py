@@ -68,11 +68,6 @@ def choose_scheme(trials: list[Trial]) -> Scheme:
     )
 
 
-def oaep_with_sha256(trials: list[Trial]) -> bool:
-    """Return whether RSA-OAEP worked with SHA-256 as its hash."""
-    return any(trial.works for trial in trials if trial.name == _OAEP_SHA256)
-
-
 def _try(token: TokenSession, name: str, trial: Callable[[pkcs11.Session], str]) -> Trial:
     start = time.perf_counter()
     try:

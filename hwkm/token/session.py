@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hwkm.token.pin import PinReader
     from hwkm.token.settings import TokenSettings
 
-DEFAULT_LOCK_SECONDS = 15.0
+DEFAULT_LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.01
 
 

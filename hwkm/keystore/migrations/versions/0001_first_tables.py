@@ -41,6 +41,7 @@ def _installation_and_masters() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("created", Count, nullable=False),
         sa.Column("attributes", sa.Text, nullable=False),
+        sa.Column("parameters", sa.Text, nullable=False),
         sa.Column("canary", sa.LargeBinary),
         sa.Column("public_key", sa.LargeBinary),
         sa.PrimaryKeyConstraint("master_id", name="pk_master_key"),
