@@ -93,7 +93,8 @@ def find_one(
 ) -> KeyHandle:
     """Return the master key with this id, and this label if it is known.
 
-    Call it inside :meth:`TokenSession.use`. A key that a killed process left half-made is told apart by CKA_LOCAL.
+    Call it inside :meth:`TokenSession.use`. A key that a killed process left half-made is told
+    apart by CKA_LOCAL.
 
     :raises NoMasterKeyError: if there is none.
     :raises TokenError: if there are several.

@@ -15,7 +15,7 @@ import pkcs11
 from pkcs11 import PROTECTED_AUTH
 
 from hwkm.errors import PinError, TokenError
-from hwkm.token import p11
+from hwkm.token import p11, seal
 from hwkm.token.module import LOCK, Module
 from hwkm.token.pin import PinSource, check_flags
 from hwkm.token.pin_guard import PinGuard
@@ -107,6 +107,8 @@ class TokenSession:
         """Log out, unload the module and let other processes in. Closing twice is allowed."""
         with LOCK:
             self._drop()
+            if self._writable:
+                seal.set_writable(self.settings.environment, writable=False)
             if self._lock_descriptor is not None:
                 os.close(self._lock_descriptor)
                 self._lock_descriptor = None
@@ -114,6 +116,8 @@ class TokenSession:
     def _open(self) -> pkcs11.Session:
         if self._lock_descriptor is None:
             self._lock_descriptor = lock_module(self.settings, self._access)
+        if self._writable:
+            seal.set_writable(self.settings.environment, writable=True)
         try:
             self._module = Module(self.settings.module_path, self.settings.environment)
             self._info, token = self._module.find(self.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwkm.errors import ConfigError, TokenError
-from hwkm.token import vendor
+from hwkm.token import seal, vendor
 from hwkm.token.module import LOCK, Module
 from hwkm.token.settings import locate_module
 from hwkm.token.uri import TokenUri
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 MODULE_NAME = "softhsm2"
 
 _CONFIGURATION = """\
-# SoftHSM's configuration for this folder only; hwkm sets SOFTHSM2_CONF to it.
 directories.tokendir = {tokens}
 objectstore.backend = file
 log.level = ERROR
@@ -50,7 +49,9 @@ def create(folder: Path, label: str, so_pin: SecretBytes, user_pin: SecretBytes)
     """
     tokens = folder / "tokens"
     tokens.mkdir(mode=0o700, exist_ok=True)
-    (folder / "softhsm2.conf").write_text(_CONFIGURATION.format(tokens=tokens), encoding="utf-8")
+    (folder / "softhsm2.conf").write_text(
+        seal.MARK + _CONFIGURATION.format(tokens=tokens), encoding="utf-8"
+    )
     path = module_path()
     new = vendor.NewToken(_free_slot(path, folder), label, so_pin, user_pin)
     vendor.initialize(path, environment(folder), new)
