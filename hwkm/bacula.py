@@ -239,7 +239,13 @@ def _described(options: Options) -> str:
 
 def _silence() -> None:
     """Send standard error nowhere: Bacula would take any line there for an answer."""
-    os.dup2(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), 2)
+    # Whichever of the three standard descriptors is closed is opened here too, so that no pipe or
+    # file of ours gets its number.
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
 
 
 def _answer(reply: bytes) -> None:

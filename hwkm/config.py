@@ -87,8 +87,9 @@ def load(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
-            f"the configuration {path} can't be read: {error}",
+            f"the configuration {path} can't be read: {why}",
             hint="Name it with --config FILE or HWKM_CONFIG, or make one with hwkm init",
         ) from error
     return parse(text, path)
@@ -104,7 +105,7 @@ def parse(text: str, path: Path) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}{_line_of(str(error), text)}: {error}") from error
+        raise ConfigError(f"{path}{_line_of(str(error), text)}: {_in_words(str(error))}") from error
     try:
         return _checked(file, path)
     except ConfigError as error:
@@ -146,11 +147,28 @@ def _rule(rule: _Policy, tokens: list[str]) -> Rule:
     )
 
 
+_WORDS = {
+    "Object contains unknown field": "unknown key",
+    "Object missing required field": "missing key",
+    "Invalid enum value": "unknown value",
+    "Expected": "expected",
+}
+
+
+def _in_words(message: str) -> str:
+    """Return msgspec's message in the words of a configuration file, without its JSON path."""
+    place = re.search(r" - at `\$\.?([^`]*)`", message)
+    text = message[: place.start()] if place else message
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    return f"{text} in {place[1]}" if place else text
+
+
 def _line_of(message: str, text: str) -> str:
     """Return ``", line N"`` for the place that msgspec's message names, if it can be found."""
     unknown = re.search(r"unknown field `([^`]+)`", message)
     where = re.search(r" - at `\$\.?([^`]*)`", message)
-    path = [part for part in re.split(r"[.\[\]]", where[1] if where else "") if part]
+    path = re.findall(r"\.\.\.|[^.\[\]]+", where[1] if where else "")
     if unknown:
         path.append(unknown[1])
     for number, place in _places(text):

@@ -23,7 +23,8 @@ class HwkmError(Exception):
 
     def diagnostics(self) -> str:
         """Return the whole text for a person, as one paragraph."""
-        return f"{self}. {self.hint}" if self.hint else str(self)
+        end = "" if str(self).endswith((".", "!", "?")) else "."
+        return f"{self}{end} {self.hint}" if self.hint else str(self)
 
 
 class NotFoundError(HwkmError):

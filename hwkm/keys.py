@@ -72,6 +72,9 @@ class SecretBytes:
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         raise TypeError(f"{type(self).__name__} can't be copied or pickled")
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} can't be copied or pickled")
+
 
 class VolumeKey(SecretBytes):
     """The data key of one volume: as long as its cipher needs, with XTS halves that differ."""

@@ -49,17 +49,21 @@ def run(work: Callable[[], bytes], deadline: float) -> Result:
     The child's standard output goes nowhere and its standard error is captured. It must be
     called before any PKCS#11 module is loaded: a module does not survive a fork.
     """
-    answer_out, answer_in = os.pipe2(os.O_CLOEXEC)
-    noise_out, noise_in = os.pipe2(os.O_CLOEXEC)
+    answer_out, answer_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    noise_out, noise_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     child = os.fork()
     if child == 0:
+        os.close(answer_out)
+        os.close(noise_out)
         _be_child(work, answer_in, noise_in, deadline)
     os.close(answer_in)
     os.close(noise_in)
-    answer, noise, in_time = _collect(answer_out, noise_out, deadline)
+    ended = os.pidfd_open(child)
+    answer, noise, in_time = _collect(ended, answer_out, noise_out, deadline)
     if not in_time:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    os.close(ended)
     return Result(answer, noise, _trouble(answer, status, in_time=in_time))
 
 
@@ -88,30 +92,51 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__} at {places}"
 
 
-def _collect(answer_out: int, noise_out: int, deadline: float) -> tuple[bytes, bytes, bool]:
-    """Read both pipes until the answer's end; return them, and whether that was in time."""
-    kept = {answer_out: bytearray(), noise_out: bytearray()}
-    limits = {answer_out: MAX_ANSWER_BYTES, noise_out: MAX_NOISE_BYTES}
+def _collect(
+    ended: int, answer_out: int, noise_out: int, deadline: float
+) -> tuple[bytes, bytes, bool]:
+    """Read both pipes until the child has ended; return them, and whether that was in time.
+
+    The end of a pipe is no sign: a process that the module left behind may keep it open.
+    """
+    pipes = {
+        answer_out: _Pipe(answer_out, MAX_ANSWER_BYTES),
+        noise_out: _Pipe(noise_out, MAX_NOISE_BYTES),
+    }
     poll = select.poll()
-    for descriptor in kept:
+    for descriptor in (ended, *pipes):
         poll.register(descriptor, select.POLLIN)
-    in_time = open_answer = True
-    while open_answer:
+    in_time = running = True
+    while running and in_time:
         left = deadline - time.monotonic()
-        ready = poll.poll(left * 1000) if left > 0 else []
-        if not ready:
-            in_time = False
-            break
-        for descriptor, _ in ready:
-            data = os.read(descriptor, _CHUNK)
-            room = limits[descriptor] - len(kept[descriptor])
-            kept[descriptor] += data[:room]  # the rest is read and dropped: nobody may block
-            if not data:
+        ready = [descriptor for descriptor, _ in poll.poll(max(0, left * 1000))]
+        in_time = bool(ready)
+        running = ended not in ready
+        for descriptor in ready:
+            if descriptor != ended and not pipes[descriptor].drain():
                 poll.unregister(descriptor)
-                open_answer = open_answer and descriptor != answer_out
-    os.close(answer_out)
-    os.close(noise_out)
-    return bytes(kept[answer_out]), bytes(kept[noise_out]), in_time
+    for pipe in pipes.values():
+        pipe.drain()
+        os.close(pipe.descriptor)
+    return bytes(pipes[answer_out].kept), bytes(pipes[noise_out].kept), in_time
+
+
+class _Pipe:
+    """What has come through a pipe; more than ``limit`` bytes are read and dropped."""
+
+    def __init__(self, descriptor: int, limit: int) -> None:
+        self.descriptor = descriptor
+        self.limit = limit
+        self.kept = bytearray()
+
+    def drain(self) -> bool:
+        """Read what is there; return whether more can come."""
+        try:
+            while data := os.read(self.descriptor, _CHUNK):
+                self.kept += data[: self.limit - len(self.kept)]
+        except BlockingIOError:
+            return True
+        return False
 
 
 def _trouble(answer: bytes, status: int, *, in_time: bool) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwkm.recipients import Identity
 
 _ADVICE = "Compare with the keystore's backup and the volume's label"
+_MISSING = "If there should be, restore the keystore's backup; hwkm volume list shows what is there"
 
 
 def check_volumes(
@@ -32,7 +33,9 @@ def check_volumes(
         records = [r for r in transaction.all_generations() if not wanted or r.volume in wanted]
         blobs = {record.key_id: transaction.envelope(record.key_id) for record in records}
     missing = wanted - {record.volume for record in records}
-    findings = [fail(f"volume {name}", "not in the keystore", _ADVICE) for name in sorted(missing)]
+    findings = [fail(f"volume {name}", "not in the keystore", _MISSING) for name in sorted(missing)]
+    if not records and not wanted:
+        findings = [warn("volumes", "the keystore knows none: nothing was checked", _MISSING)]
     for record in records:
         findings += _check_envelope(record, blobs[record.key_id], identities)
     return findings

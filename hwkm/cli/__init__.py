@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -42,7 +43,8 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     config: Annotated[
-        Path, typer.Option(envvar="HWKM_CONFIG", help="The configuration file.")
+        Path,
+        typer.Option(envvar="HWKM_CONFIG", metavar="FILE", help="The configuration file."),
     ] = DEFAULT_PATH,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback with errors; it never holds keys.")
@@ -58,10 +60,24 @@ def options(
 
 def main() -> None:
     """Run the command line; errors end it with their own exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without our characters is no failure
     try:
         app()
-    except HwkmError as error:
+    except Exception as error:  # whatever it is, people get a sentence
         if "--debug" in sys.argv:
             raise
-        print_error(error)
-        sys.exit(error.exit_code)
+        known = error if isinstance(error, HwkmError) else _explained(error)
+        print_error(known)
+        sys.exit(known.exit_code)
+
+
+def _explained(error: Exception) -> HwkmError:
+    """Return an unforeseen error in words; but for the system's, its text could hold anything."""
+    if isinstance(error, OSError) and error.strerror:
+        return HwkmError(f"{error.filename or 'the system'}: {error.strerror}")
+    return HwkmError(
+        f"hwkm failed unexpectedly ({type(error).__name__})",
+        hint="Run it again as hwkm --debug ... and report what that shows",
+    )

@@ -16,12 +16,15 @@ from hwkm.health import check_installation
 def check(
     context: typer.Context,
     bacula_sd: Annotated[
-        Path | None, typer.Option(help="Also read this configuration of a Storage Daemon.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Also read this configuration of a Storage Daemon."),
     ] = None,
-    sd_user: Annotated[str, typer.Option(help="User that the Storage Daemon runs as.")] = "bacula",
+    sd_user: Annotated[
+        str, typer.Option(metavar="USER", help="User that the Storage Daemon runs as.")
+    ] = "bacula",
     as_json: JsonOption = False,
 ) -> None:
-    """Look at everything a key depends on; fit for Bacula's RunBeforeJob.
+    """Look at everything that a key depends on. Fit for Bacula's RunBeforeJob.
 
     Example: hwkm check --bacula-sd /etc/bacula/bacula-sd.conf
     """

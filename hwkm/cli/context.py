@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwkm import config as configuration
+from hwkm.envelope import Scheme
+from hwkm.errors import ConfigError, ParseError
 from hwkm.installation import Installation
 from hwkm.manager import Caller
 from hwkm.privileges import become_owner_of, user_name
@@ -33,8 +35,27 @@ class Settings:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 TokenOption = Annotated[
-    str | None, typer.Option("--token", help="Name of the token in the configuration.")
+    str | None,
+    typer.Option("--token", metavar="NAME", help="Name of the token in the configuration."),
 ]
+SchemeOption = Annotated[
+    str | None,
+    typer.Option(metavar="SCHEME", help="gcm, hmac-kdf or oaep; without it, what works best."),
+]
+
+
+def chosen_scheme(name: str | None) -> Scheme | None:
+    """Return the scheme that was asked for, if one was.
+
+    :raises ConfigError: if there is no such scheme.
+    """
+    if name is None:
+        return None
+    try:
+        return Scheme.from_label(name)
+    except ParseError as error:
+        names = ", ".join(scheme.label for scheme in Scheme)
+        raise ConfigError(str(error), hint=f"Choose one of: {names}") from error
 
 
 def installation(context: typer.Context) -> Installation:

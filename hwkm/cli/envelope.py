@@ -24,15 +24,18 @@ def _group() -> None:
 
 @app.command("inspect")
 def inspect(as_json: JsonOption = False) -> None:
-    """Show what an envelope says, from base64 on standard input. Needs no key, proves nothing.
+    """Show what an envelope on standard input says, in base64. Needs no key, proves nothing.
 
     Example: echo "$ENC_CIPHER_KEY" | hwkm envelope inspect
     """
     data = sys.stdin.buffer.read(65536)
     try:
-        envelope = Envelope.parse(base64.b64decode(data.strip(), validate=True))
+        envelope = Envelope.parse(base64.b64decode(b"".join(data.split()), validate=True))
     except binascii.Error:
-        raise ParseError("standard input is not base64") from None
+        raise ParseError(
+            "standard input is not base64",
+            hint="Give it the wrapped key of a volume label (ENC_CIPHER_KEY) in base64",
+        ) from None
     shown = _described(envelope)
     if as_json:
         print_json(shown)

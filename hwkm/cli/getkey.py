@@ -11,9 +11,17 @@ from hwkm import bacula
 
 
 def getkey(
-    device: Annotated[str, typer.Option(help="Bacula's %a, for the log.")] = "",
-    job: Annotated[str, typer.Option(help="Bacula's %i, for events and the log.")] = "",
-    cipher: Annotated[str, typer.Option(help="Cipher for LABEL, instead of the policy's.")] = "",
+    device: Annotated[str, typer.Option(metavar="PATH", help="Bacula's %a, for the log.")] = "",
+    job: Annotated[
+        str, typer.Option(metavar="ID", help="Bacula's %i, for events and the log.")
+    ] = "",
+    cipher: Annotated[
+        str,
+        typer.Option(
+            metavar="CIPHER",
+            help="AES_256_XTS or AES_128_XTS for a new label, instead of the policy's.",
+        ),
+    ] = "",
 ) -> None:
     """Bacula's Encryption Command: environment in, reply out. Always exits with status 0.
 

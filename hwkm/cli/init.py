@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
-from hwkm.cli.context import caller
+from hwkm.cli.context import JsonOption, SchemeOption, caller, chosen_scheme
 from hwkm.cli.output import print_json
-from hwkm.envelope import Scheme
 from hwkm.errors import ConfigError, PolicyError
 from hwkm.initialize import initialize
 from hwkm.privileges import become
@@ -19,19 +18,18 @@ from hwkm.supervise import protect
 
 
 def init(
-    home: Annotated[Path, typer.Option(help="The folder to make it in.")],
+    home: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make it in.")],
     softhsm: Annotated[
         bool, typer.Option("--softhsm", help="With a SoftHSM of its own as the token.")
     ] = False,
     owner: Annotated[
-        str | None, typer.Option(help="User that it is for (root only), such as bacula.")
+        str | None,
+        typer.Option(metavar="USER", help="User that it is for (root only), such as bacula."),
     ] = None,
-    scheme: Annotated[
-        str | None, typer.Option(help="Wrapping scheme: gcm, hmac-kdf or oaep.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    scheme: SchemeOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a complete private installation in a folder, without questions.
+    """Make a complete private installation in a folder. Asks no questions.
 
     Example: hwkm init --home /var/lib/hwkm --softhsm --owner bacula
     """
@@ -41,7 +39,7 @@ def init(
             hint="For another token write a config.toml, then run hwkm token init and "
             "hwkm master create; docs/tokens.md shows how",
         )
-    wanted = None if scheme is None else Scheme.from_label(scheme)
+    wanted = chosen_scheme(scheme)
     folder = Path(os.path.abspath(home))  # noqa: PTH100  # resolve() would follow links
     protect()
     if owner is not None:
@@ -73,9 +71,9 @@ def _hand_over(folder: Path, owner: str) -> None:
 
 
 _BACKUP = """\
-Back up now, and keep it apart from the volumes:
-  {home}/config.toml, softhsm2.conf
-  {home}/tokens/ with {home}/user-pin and so-pin: the master key; whoever has both has every key
-  {home}/keystore.db (after every change): envelopes, useless without the master key
+Back up from {home}, and keep it apart from the volumes:
+  tokens/, user-pin, so-pin    now: the master key; whoever has these has every volume key
+  config.toml, softhsm2.conf   now: how it fits together
+  keystore.db                  every day: the wrapped volume keys, useless without the master key
 There is one recipient: if the token is lost, so is every volume. Add a second token to the policy.
 Try it: hwkm --config {home}/config.toml check"""

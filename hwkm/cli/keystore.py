@@ -17,7 +17,7 @@ def _group() -> None:
 
 @app.command("migrate")
 def migrate(context: typer.Context) -> None:
-    """Bring the keystore to this release's revision. Make a backup of it first.
+    """Bring the keystore to this release's revision. Back it up first.
 
     Example: hwkm keystore migrate
     """

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwkm.checks import Check, fail, ok
-from hwkm.cli.context import JsonOption, TokenOption, caller, installation, now
+from hwkm.cli.context import (
+    JsonOption,
+    SchemeOption,
+    TokenOption,
+    caller,
+    chosen_scheme,
+    installation,
+    now,
+)
 from hwkm.cli.output import print_json, print_table, report, text, time_text
-from hwkm.envelope import Scheme
 from hwkm.errors import ConfigError, HwkmError, NotFoundError
 from hwkm.provision import Provisioner, find_existing
 from hwkm.recipients import canary
@@ -26,14 +33,14 @@ app = typer.Typer(help="Master keys.", no_args_is_help=True, rich_markup_mode=No
 def create(
     context: typer.Context,
     token: TokenOption = None,
-    scheme: Annotated[
-        str | None, typer.Option(help="gcm, hmac-kdf or oaep; without it, what works best.")
-    ] = None,
+    scheme: SchemeOption = None,
     existing: Annotated[
-        str | None, typer.Option(help="Adopt the key with this label or id (hex) instead.")
+        str | None,
+        typer.Option(metavar="KEY", help="Adopt the key with this label or id (hex) instead."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Although the token has an active master key.")
+        bool,
+        typer.Option("--replace", help="For new volumes, take the active master key's place."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,7 +50,7 @@ def create(
     """
     if existing is not None and scheme is None:
         raise ConfigError("--existing needs --scheme", hint="Say what the key is to be used for")
-    wanted = None if scheme is None else Scheme.from_label(scheme)
+    wanted = chosen_scheme(scheme)
     site = installation(context)
     keystore = site.keystore().open_or_create(now(), caller().who)
     with site.tokens(writable=True) as tokens:
@@ -80,8 +87,12 @@ def list_masters(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(context: typer.Context, master_id: str, as_json: JsonOption = False) -> None:
-    """Show a master key, with its attributes as they were read back from the token.
+def show(
+    context: typer.Context,
+    master_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or how it begins.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a master key and its attributes. They were read back when it was made.
 
     Example: hwkm master show 3f2a91
     """
@@ -92,9 +103,10 @@ def show(context: typer.Context, master_id: str, as_json: JsonOption = False) ->
     if as_json:
         print_json(shown)
         return
-    for name, value in (*shown.items(), *master.attributes.items()):
-        if name != "attributes":
-            typer.echo(f"{name:<18}{text(value)}")
+    del shown["attributes"]
+    named = {f"CKA_{name}": value for name, value in master.attributes.items()}
+    for name, value in (shown | named).items():
+        typer.echo(f"{name:<23}{text(value)}")
 
 
 @app.command("check")
@@ -126,7 +138,7 @@ def _find(masters: list[MasterKey], prefix: str) -> MasterKey:
     if len(found) != 1:
         raise NotFoundError(
             f"{len(found) or 'no'} master keys have an id that starts with {prefix!r}",
-            hint="hwkm master list shows them",
+            hint="hwkm master list shows all",
         )
     return found[0]
 

@@ -62,7 +62,7 @@ def report(checks: Sequence[Check], *, as_json: bool) -> None:
 def print_error(error: HwkmError) -> None:
     """Print an error on standard error: what happened, why, what to do next."""
     typer.secho("error: ", fg="red", nl=False, err=True)
-    typer.echo(error.diagnostics(), err=True)
+    typer.echo(" ".join(error.diagnostics().split()), err=True)
 
 
 def time_text(seconds: int | None) -> str | None:

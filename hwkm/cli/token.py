@@ -11,12 +11,13 @@ from hwkm.cli.context import JsonOption, TokenOption, installation, pin_reader
 from hwkm.cli.output import print_json, print_table, report, text
 from hwkm.errors import ConfigError
 from hwkm.supervise import protect
+from hwkm.token import lock
 from hwkm.token.change_pin import change_pin_file, generate_pin
 from hwkm.token.initialize import TokenRequest, initialize_token
 from hwkm.token.lint import lint
+from hwkm.token.module import loaded
 from hwkm.token.pin import PinSource
 from hwkm.token.probe import choose_scheme, probe
-from hwkm.token.session import alone_with
 
 app = typer.Typer(help="PKCS#11 tokens.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +31,8 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
     site = installation(context)
     shown = []
     for settings in {s.module_path: s for s in site.config.tokens}.values():
-        with alone_with(settings, site.access) as module:
+        path, environment = settings.module_path, settings.environment
+        with lock.held(site.config.runtime_dir, site.lock_seconds), loaded(path, environment) as m:
             shown += [
                 {
                     "label": info.label,
@@ -41,11 +43,13 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
                     "initialized": info.initialized,
                     "module": settings.module_path,
                 }
-                for info, _ in module.tokens()
+                for info, _ in m.tokens()
             ]
     if as_json:
         print_json(shown)
         return
+    for row in shown:
+        row["label"] = row["label"] if row["initialized"] else "(not initialised)"
     titles = ("LABEL", "SERIAL", "MANUFACTURER", "MODEL", "SLOT", "MODULE")
     keys = ("label", "serial", "manufacturer", "model", "slot_id", "module")
     print_table(titles, [[text(row[key]) for key in keys] for row in shown])
@@ -55,7 +59,7 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
 def probe_token(
     context: typer.Context, token: TokenOption = None, as_json: JsonOption = False
 ) -> None:
-    """Find out what really works on a token, by doing it with keys that don't stay.
+    """Find out what really works on a token, by trying it. Nothing stays on it.
 
     Example: hwkm token probe --token main
     """
@@ -95,20 +99,33 @@ def lint_token(
 
 @app.command("init")
 def init_token(
-    module: Annotated[Path, typer.Option(help="The PKCS#11 module.")],
-    slot: Annotated[int, typer.Option(help="Id of the slot whose token is to be initialised.")],
-    label: Annotated[str, typer.Option(help="The token's new label.")],
-    pin_file: Annotated[Path, typer.Option(help="User PIN; made at random if not there.")],
-    so_pin_file: Annotated[Path, typer.Option(help="SO PIN; made at random if not there.")],
+    module: Annotated[Path, typer.Option(metavar="FILE", help="The PKCS#11 module.")],
+    slot: Annotated[
+        int, typer.Option(metavar="SLOT", help="The slot's id, as token list shows it.")
+    ],
+    label: Annotated[str, typer.Option(metavar="LABEL", help="The token's new label.")],
+    pin_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="User PIN; made at random if not there.")
+    ],
+    so_pin_file: Annotated[
+        Path, typer.Option(metavar="FILE", help="SO PIN; made at random if not there.")
+    ],
     environment: Annotated[
-        list[str] | None, typer.Option("--environment", help="NAME=VALUE for the module.")
+        list[str] | None,
+        typer.Option(
+            "--environment",
+            metavar="NAME=VALUE",
+            help="Variable for the module; can be given several times.",
+        ),
     ] = None,
 ) -> None:
     """Initialise the token in a slot through its vendor's tool. One that has keys is refused.
 
-    Example: hwkm token init --module /usr/lib/softhsm/libsofthsm2.so --slot 0 --label backup
-    --pin-file /etc/hwkm/pin --so-pin-file /etc/hwkm/so-pin
-    """
+    \b
+    Example:
+      hwkm token init --module /usr/lib/softhsm/libsofthsm2.so --slot 0 \\
+        --label backup --pin-file /etc/hwkm/pin --so-pin-file /etc/hwkm/so-pin
+    """  # noqa: D301  # click's mark for lines to be kept is a real backspace
     protect()
     variables = dict(_variable(word) for word in environment or [])
     request = TokenRequest(str(module), variables, slot, label, pin_file, so_pin_file)
@@ -120,7 +137,11 @@ def change_pin(
     context: typer.Context,
     token: TokenOption = None,
     new_pin: Annotated[
-        str | None, typer.Option(help="Source of the new PIN (file:, fd:, prompt); else random.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Where the new PIN comes from: file:PATH, fd:N, prompt. Random without.",
+        ),
     ] = None,
 ) -> None:
     """Change a token's user PIN, and the file it is read from.

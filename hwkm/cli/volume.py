@@ -37,7 +37,11 @@ def list_volumes(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(context: typer.Context, volume: str, as_json: JsonOption = False) -> None:
+def show(
+    context: typer.Context,
+    volume: Annotated[str, typer.Argument(metavar="VOLUME")],
+    as_json: JsonOption = False,
+) -> None:
     """Show every generation of a volume, and who can open it.
 
     Example: hwkm volume show Vol-0001
@@ -68,10 +72,12 @@ def show(context: typer.Context, volume: str, as_json: JsonOption = False) -> No
 @app.command("check")
 def check(
     context: typer.Context,
-    volumes: Annotated[list[str] | None, typer.Argument(help="All, if none is named.")] = None,
+    volumes: Annotated[
+        list[str] | None, typer.Argument(metavar="VOLUME", help="All, if none is named.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Open every envelope with every recipient at hand, and say which don't open.
+    """Open every envelope with every recipient at hand. Says which don't open.
 
     Example: hwkm volume check Vol-0001 Vol-0002
     """

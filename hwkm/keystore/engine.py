@@ -24,6 +24,12 @@ REVISION = "0001"
 """The migration that this release works with."""
 
 
+_NO_KEYSTORE = (
+    "Restore it from its backup; without one, hwkm master create makes an empty one, and every "
+    "volume's own label still opens it"
+)
+
+
 class KeystoreMissingError(KeystoreError):
     """There is no keystore at the configured place."""
 
@@ -46,9 +52,7 @@ class Keystore:
         parsed = parse_url(url)
         if sqlite.is_sqlite(parsed) and not sqlite.file_of(parsed).exists():
             raise KeystoreMissingError(
-                f"there is no keystore {sqlite.file_of(parsed)}",
-                hint="Restore it from its backup; without one, hwkm master create makes an empty "
-                "one, and every volume's own label still opens it",
+                f"there is no keystore {sqlite.file_of(parsed)}", hint=_NO_KEYSTORE
             )
         keystore = cls(make_engine(parsed))
         with keystore.reading() as transaction:
@@ -127,9 +131,11 @@ def revision_of(connection: Connection) -> str | None:
 
 def _check_identity(transaction: Transaction, installation: str) -> None:
     revision = revision_of(transaction.connection)
+    if revision is None:
+        raise KeystoreMissingError("the database holds no keystore", hint=_NO_KEYSTORE)
     if revision != REVISION:
         raise KeystoreError(
-            f"the keystore is at revision {revision or 'none'}, this release needs {REVISION}",
+            f"the keystore is at revision {revision}, this release needs {REVISION}",
             hint="Run hwkm keystore migrate after a backup, or install the matching release",
         )
     found = transaction.connection.execute(select(schema.installation)).scalar()
@@ -157,7 +163,7 @@ def _advice(text: str) -> str:
     for symptom, advice in _ADVICE.items():
         if symptom in text:
             return advice
-    return "hwkm check says more about it"
+    return "Check the database, and keystore in the configuration"
 
 
 _ADVICE = {

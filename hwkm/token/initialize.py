@@ -10,7 +10,7 @@ from pkcs11 import TokenFlag
 from hwkm.errors import PolicyError, TokenError
 from hwkm.token import p11, vendor
 from hwkm.token.change_pin import generate_pin
-from hwkm.token.module import LOCK, Module
+from hwkm.token.module import loaded
 from hwkm.token.pin import PinKind, PinReader, PinSource, write_pin
 from hwkm.token.pin_guard import PinGuard
 from hwkm.token.uri import TokenUri
@@ -88,10 +88,8 @@ def _has_user_pin(info: TokenInfo) -> bool:
 
 def _look(request: TokenRequest) -> TokenInfo:
     """Return the token that an interrupted run left without a user PIN, or the one in the slot."""
-    with LOCK:
-        module = Module(request.module_path, request.environment)
+    with loaded(request.module_path, request.environment) as module:
         found = [info for info, _ in module.tokens()]
-        module.unload()
     for info in found:
         if info.initialized and info.label == request.label and not _has_user_pin(info):
             return info
@@ -104,19 +102,14 @@ def _look(request: TokenRequest) -> TokenInfo:
 
 def _set_user_pin(request: TokenRequest, so_pin: SecretBytes, user_pin: SecretBytes) -> TokenInfo:
     """Set the user PIN of the initialised token if its tool did not, and return the token."""
-    with LOCK:
-        module = Module(request.module_path, request.environment)
-        try:
-            made = [
-                (i, t) for i, t in module.tokens() if i.initialized and i.label == request.label
-            ]
-            if len(made) != 1:
-                raise TokenError(f"{len(made)} tokens have the label {request.label!r} now")
-            info, token = made[0]
-            if not _has_user_pin(info):
-                _init_pin(request, info, token, so_pin, user_pin)
-        finally:
-            module.unload()
+    with loaded(request.module_path, request.environment) as module:
+        tokens = [(info, token) for info, token in module.tokens() if info.initialized]
+        made = [(info, token) for info, token in tokens if info.label == request.label]
+        if len(made) != 1:
+            raise TokenError(f"{len(made)} tokens have the label {request.label!r} now")
+        info, token = made[0]
+        if not _has_user_pin(info):
+            _init_pin(request, info, token, so_pin, user_pin)
     return info
 
 

@@ -8,6 +8,7 @@ holds :data:`LOCK`. A child that was forked after a module was loaded must not u
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
@@ -15,21 +16,27 @@ from typing import TYPE_CHECKING
 
 import pkcs11
 from pkcs11 import TokenFlag
+from pkcs11.exceptions import TokenNotPresent, TokenNotRecognised
 
 from hwkm.errors import TokenError
 from hwkm.token import p11
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from hwkm.token.settings import TokenSettings
+
+_LOADING = (
+    "See whether the files, daemons and variables that it needs are there, and whether this user "
+    "may use them (SoftHSM: what SOFTHSM2_CONF names, and the token folder that it names)"
+)
 
 LOCK = RLock()
 """Held around every call into any PKCS#11 module."""
 
 
-_loaded_by: dict[str, int] = {}
-"""Process id of whoever loaded the module at a path."""
+_loaded: dict[str, Module] = {}
+"""The modules loaded in this process, by path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +57,53 @@ class TokenInfo:
 
 
 class Module:
-    """One loaded PKCS#11 module. Callers hold :data:`LOCK`."""
+    """One loaded PKCS#11 module, shared by all sessions with tokens behind it.
+
+    Callers hold :data:`LOCK`. Whatever came from a module that is not ``alive`` any more (token,
+    session, key) must not be touched: that crashes the process.
+    """
 
     def __init__(self, path: str, environment: Mapping[str, str]) -> None:
-        """Load and initialise the module at ``path``, with ``environment`` set first.
-
-        :raises TokenError: if it is not there or does not initialise.
-        """
+        """Load and initialise the module; use :meth:`load` instead."""
         self.path = path
-        _refuse_after_fork(path)
-        if not Path(path).is_file():
-            raise TokenError(
-                f"there is no PKCS#11 module {path}",
-                hint="Install it, or correct module-path in the token's URI",
-            )
+        self.environment = dict(environment)
+        self.alive = True
+        self._process = os.getpid()
+        self._users: set[object] = set()
         os.environ.update(environment)
         with p11.errors(f"loading the PKCS#11 module {path}"):
             self._lib = pkcs11.lib(path)
-        _loaded_by[path] = os.getpid()
+
+    @classmethod
+    def load(cls, path: str, environment: Mapping[str, str], user: object) -> Module:
+        """Return the module at ``path``, loaded with ``environment`` set, for ``user``.
+
+        A module is loaded once in a process. If that was with another environment (another
+        SoftHSM, say), it is loaded anew, and whoever used it so far has to open it again.
+
+        :raises TokenError: if it is not there or does not initialise.
+        """
+        module = _loaded.get(path)
+        if module is not None and module.environment != dict(environment):
+            module.unload()
+            module = None
+        if module is None:
+            if not Path(path).is_file():
+                raise TokenError(
+                    f"there is no PKCS#11 module {path}",
+                    hint="Install it, or correct module-path in the token's URI",
+                )
+            module = _loaded[path] = cls(path, environment)
+        module.refuse_after_fork()
+        module._users.add(user)
+        return module
 
     def tokens(self) -> list[tuple[TokenInfo, pkcs11.Token]]:
         """Return the tokens present, uninitialised ones included, in the order of their slots."""
         with p11.errors("listing the tokens"):
             slots = self._lib.get_slots(token_present=True)
-            return [(_info(token), token) for token in (slot.get_token() for slot in slots)]
+            found = [token for slot in slots if (token := _token_in(slot)) is not None]
+            return [(_info(token), token) for token in found]
 
     def find(self, settings: TokenSettings) -> tuple[TokenInfo, pkcs11.Token]:
         """Return the one initialised token that the URI in ``settings`` names.
@@ -92,17 +122,49 @@ class Module:
             "hwkm token list shows them",
         )
 
+    def release(self, user: object) -> None:
+        """Say that ``user`` is done; without users the module is unloaded."""
+        self._users.discard(user)
+        if not self._users and self.alive:
+            self.unload()
+
     def unload(self) -> None:
-        """Finalise and close the module. Nothing that came from it may be touched afterwards."""
-        _loaded_by.pop(self.path, None)
+        """Finalise and close the module, whoever still uses it."""
+        self.refuse_after_fork()
+        self.alive = False
+        _loaded.pop(self.path, None)
         with p11.errors(f"unloading the PKCS#11 module {self.path}"):
             pkcs11.unload(self.path)
 
+    def refuse_after_fork(self) -> None:
+        """Refuse to go on in a forked child: it shares the parent's login, and locks in any state.
 
-def _refuse_after_fork(path: str) -> None:
-    # The child would share the parent's login, and its module's locks in any state.
-    if _loaded_by.get(path, os.getpid()) != os.getpid():
-        raise TokenError(f"{path} was loaded before this process was forked")
+        :raises TokenError: if this process did not load the module itself.
+        """
+        if self._process != os.getpid():
+            raise TokenError(f"{self.path} was loaded before this process was forked")
+
+
+@contextmanager
+def loaded(path: str, environment: Mapping[str, str]) -> Iterator[Module]:
+    """Load a module for the time of a block, with nobody logged in.
+
+    :raises TokenError: as :meth:`Module.load` does.
+    """
+    user = object()
+    with LOCK:
+        module = Module.load(path, environment, user)
+        try:
+            yield module
+        finally:
+            module.release(user)
+
+
+def _token_in(slot: pkcs11.Slot) -> pkcs11.Token | None:
+    try:
+        return slot.get_token()
+    except (TokenNotPresent, TokenNotRecognised):
+        return None  # a foreign card in one reader is no reason not to use the others
 
 
 def _info(token: pkcs11.Token) -> TokenInfo:

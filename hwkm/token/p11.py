@@ -60,9 +60,7 @@ _PIN_ERRORS = (
     p11.PinIncorrect,
     p11.PinInvalid,
     p11.PinLenRange,
-    p11.PinExpired,
     p11.PinLocked,
-    p11.UserPinNotInitialized,
 )
 
 
@@ -100,17 +98,22 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def errors(doing: str) -> Iterator[None]:
+def errors(doing: str, hint: str = "") -> Iterator[None]:
     """Turn whatever python-pkcs11 raises while ``doing`` into a :class:`TokenError`.
 
     A few of its failures are Python's own exceptions (a missing usage right is an AttributeError,
-    a token that claims a wrong length an OverflowError).
+    a token that claims a wrong length an OverflowError). ``hint`` says what to do about them.
 
     :raises WrongPinError: if the token refused a PIN.
+    :raises PinError: if it has no PIN that could be right.
     :raises TokenOperationError: for everything else.
     """
     try:
         yield
+    except (p11.PinExpired, p11.UserPinNotInitialized) as error:
+        raise PinError(
+            f"{doing} failed: {describe(error)}", hint="Set a new user PIN by the vendor's tool"
+        ) from error
     except _PIN_ERRORS as error:
         raise WrongPinError(
             f"{doing} failed: {describe(error)}",
@@ -124,7 +127,7 @@ def errors(doing: str) -> Iterator[None]:
         NotImplementedError,
         OverflowError,
     ) as error:
-        raise TokenOperationError(f"{doing} failed: {describe(error)}") from error
+        raise TokenOperationError(f"{doing} failed: {describe(error)}", hint=hint) from error
 
 
 def find(session: pkcs11.Session, kind: ObjectClass, **criteria: bytes | str) -> list[KeyHandle]:

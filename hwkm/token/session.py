@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import os
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +11,7 @@ import pkcs11
 from pkcs11 import PROTECTED_AUTH
 
 from hwkm.errors import PinError, TokenError
-from hwkm.token import p11, seal
+from hwkm.token import lock, p11, seal
 from hwkm.token.module import LOCK, Module
 from hwkm.token.pin import PinSource, check_flags
 from hwkm.token.pin_guard import PinGuard
@@ -30,15 +26,14 @@ if TYPE_CHECKING:
     from hwkm.token.settings import TokenSettings
 
 DEFAULT_LOCK_SECONDS = 10.0
-_LOCK_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """How sessions are opened.
 
-    ``runtime_dir`` keeps locks and refused PINs; ``pins`` gives the PIN; ``lock_seconds`` is how
-    long to wait for another process that uses the same module.
+    ``runtime_dir`` keeps the lock and refused PINs; ``pins`` gives the PIN; ``lock_seconds`` is
+    how long to wait for another process that uses a token.
     """
 
     runtime_dir: Path
@@ -49,15 +44,15 @@ class Access:
 class TokenSession:
     """One token, logged in, for the whole of a process's work with it.
 
-    Use it as a context manager. While it is open, no other hwkm process is inside the same
-    module: SoftHSM rewrites the token's file at each login, and loses it when two do so at once.
+    Use it as a context manager. While it is open, no other process of this installation uses a
+    token (see :mod:`hwkm.token.lock`).
     """
 
     def __init__(self, settings: TokenSettings, access: Access, *, writable: bool = False) -> None:
         self.settings = settings
         self._access = access
         self._writable = writable
-        self._lock_descriptor: int | None = None
+        self._locked = False
         self._module: Module | None = None
         self._session: pkcs11.Session | None = None
         self._info: TokenInfo | None = None
@@ -95,12 +90,12 @@ class TokenSession:
         :raises PinError: if there is no PIN or it is refused. It is never tried twice.
         """
         with LOCK:
-            session = self._session or self._open()
+            session = self._current() or self._open()
             try:
                 with p11.errors(doing):
                     yield session
             except (p11.TokenOperationError, PinError):
-                self._drop()
+                self._drop(unload=True)
                 raise
 
     def close(self) -> None:
@@ -109,21 +104,29 @@ class TokenSession:
             self._drop()
             if self._writable:
                 seal.set_writable(self.settings.environment, writable=False)
-            if self._lock_descriptor is not None:
-                os.close(self._lock_descriptor)
-                self._lock_descriptor = None
+            if self._locked:
+                lock.release(self._access.runtime_dir)
+                self._locked = False
+
+    def _current(self) -> pkcs11.Session | None:
+        """Return the open session, unless another user of the module has unloaded it."""
+        if self._module is None or not self._module.alive:
+            return None
+        self._module.refuse_after_fork()
+        return self._session
 
     def _open(self) -> pkcs11.Session:
-        if self._lock_descriptor is None:
-            self._lock_descriptor = lock_module(self.settings, self._access)
+        if not self._locked:
+            lock.acquire(self._access.runtime_dir, self._access.lock_seconds)
+            self._locked = True
         if self._writable:
             seal.set_writable(self.settings.environment, writable=True)
         try:
-            self._module = Module(self.settings.module_path, self.settings.environment)
+            self._module = Module.load(self.settings.module_path, self.settings.environment, self)
             self._info, token = self._module.find(self.settings)
             self._session = self._login(token, self._info)
         except BaseException:
-            self._drop()  # a failed login leaves a session behind, which only unloading ends
+            self._drop(unload=True)  # a failed login leaves a session that only this ends
             raise
         return self._session
 
@@ -138,71 +141,17 @@ class TokenSession:
         with guard.attempt(pin), p11.errors(f"logging in to token {info.label!r}"):
             return token.open(rw=self._writable, user_pin=pin.expose().decode())
 
-    def _drop(self) -> None:
+    def _drop(self, *, unload: bool = False) -> None:
+        """Log out and let go of the module; ``unload`` it even if other sessions use it."""
         session, module = self._session, self._module
         self._session = self._module = self._info = None
+        if module is None or not module.alive:
+            return
         if session is not None:
             # A lost session can't be closed; unloading the module ends it all the same.
             with contextlib.suppress(p11.TokenOperationError), p11.errors("logging out"):
                 session.close()
-        if module is not None:
-            with contextlib.suppress(p11.TokenOperationError):
+        with contextlib.suppress(TokenError):
+            if unload:
                 module.unload()
-
-
-@contextmanager
-def alone_with(settings: TokenSettings, access: Access) -> Iterator[Module]:
-    """Load the module, without a login, while no other hwkm process uses it.
-
-    :raises TokenError: if it can't be loaded, or others use it for too long.
-    """
-    descriptor = lock_module(settings, access)
-    try:
-        with LOCK:
-            module = Module(settings.module_path, settings.environment)
-            try:
-                yield module
-            finally:
-                module.unload()
-    finally:
-        os.close(descriptor)
-
-
-def lock_module(settings: TokenSettings, access: Access) -> int:
-    """Wait until no other hwkm process uses the module, and return the lock's descriptor.
-
-    :raises TokenError: if that takes longer than ``access.lock_seconds``, or the lock file can't
-        be opened.
-    """
-    environment = sorted(settings.environment.items())
-    name = hashlib.sha256(repr((settings.module_path, environment)).encode()).hexdigest()[:16]
-    path = access.runtime_dir / f"module-{name}.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise TokenError(
-            f"the lock {path} can't be opened: {error.strerror}",
-            hint="The runtime directory must exist and belong to the user that hwkm runs as",
-        ) from error
-    try:
-        _wait_for_lock(descriptor, path, access.lock_seconds)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _wait_for_lock(descriptor: int, path: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise TokenError(
-                    f"another hwkm process has been using the token for {seconds:.0f} seconds",
-                    hint=f"See who holds {path} (fuser shows it), and whether the token hangs",
-                ) from None
-            time.sleep(_LOCK_POLL_SECONDS)
-        else:
-            return
+            module.release(self)

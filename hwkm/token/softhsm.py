@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hwkm.errors import ConfigError, TokenError
 from hwkm.token import seal, vendor
-from hwkm.token.module import LOCK, Module
+from hwkm.token.module import loaded
 from hwkm.token.settings import locate_module
 from hwkm.token.uri import TokenUri
 
@@ -59,20 +59,16 @@ def create(folder: Path, label: str, so_pin: SecretBytes, user_pin: SecretBytes)
 
 
 def _free_slot(path: str, folder: Path) -> int:
-    with LOCK:
-        module = Module(path, environment(folder))
+    with loaded(path, environment(folder)) as module:
         free = [info.slot_id for info, _ in module.tokens() if not info.initialized]
-        module.unload()
     if not free:
         raise TokenError(f"SoftHSM in {folder} shows no free slot")
     return free[0]
 
 
 def _only_token(path: str, folder: Path, label: str) -> TokenInfo:
-    with LOCK:
-        module = Module(path, environment(folder))
+    with loaded(path, environment(folder)) as module:
         made = [info for info, _ in module.tokens() if info.initialized and info.label == label]
-        module.unload()
     if len(made) != 1:
         raise TokenError(f"SoftHSM in {folder} did not make the token {label!r}")
     return made[0]

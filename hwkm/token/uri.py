@@ -55,7 +55,9 @@ _QUERY_CHARACTERS = frozenset(_RESERVED + "/?")
 # The ABNF lets "|" stand in the query, RFC 3986 does not: it is read bare and written as %7C.
 _QUERY_READABLE = _QUERY_CHARACTERS | {"|"}
 
-_EXAMPLE = "pkcs11:token=LABEL?module-path=/path/of/module.so&pin-source=file:/path/of/pin"
+_EXAMPLE = (
+    "Write it like pkcs11:token=LABEL?module-path=/path/of/module.so&pin-source=file:/path/of/pin"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
