@@ -107,6 +107,16 @@ def _pattern(line: str) -> re.Pattern[str]:
     return re.compile("".join(re.escape(text) + WILDCARDS.get(name, "") for text, name in pairs))
 
 
+_REMEMBERING = """\
+set -a
+[ ! -e "$SHELL_STATE" ] || . "$SHELL_STATE"
+{command}
+status=$?
+export -p >"$SHELL_STATE"
+exit $status
+"""
+
+
 class Shell:
     """Runs commands in a directory of their own, with an environment that hides the user's."""
 
@@ -122,12 +132,16 @@ class Shell:
             "TZ": "UTC",
             "TERM": "dumb",
             "COLUMNS": "100",
+            "SHELL_STATE": f"{home}.state",
         }
 
     def run(self, command: str) -> list[str]:
-        """Return what a command printed, as the lines of a transcript."""
+        """Return what a command printed, as the lines of a transcript.
+
+        Each has a shell of its own, but the variables that earlier ones have set.
+        """
         done = subprocess.run(
-            ["/bin/sh", "-c", command],
+            ["/bin/sh", "-c", _REMEMBERING.format(command=command)],
             cwd=self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -171,11 +185,13 @@ def _make_softhsm(home: Path) -> Path:
 @contextmanager
 def shell() -> Iterator[Shell]:
     """Yield a shell whose home has a path of constant length, so that lines wrap alike."""
-    home = Path(tempfile.mkdtemp(prefix="hwkm-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="hwkm-", dir="/tmp"))
+    home = folder / "home"
+    home.mkdir()
     try:
         yield Shell(home)
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(folder)
 
 
 def write_home(document: str, home: str) -> str:
