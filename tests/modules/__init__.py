@@ -67,14 +67,18 @@ def wanted_packages() -> list[str]:
 
 
 def missing_packages(wanted: list[str] | None = None) -> list[str]:
-    """Return those of the ``wanted`` packages, or of packages.txt, that are not installed."""
+    """Return those of the ``wanted`` packages, or of packages.txt, that are not installed.
+
+    A package can go by another name in another release of Debian; what it provides counts.
+    """
     wanted = wanted_packages() if wanted is None else wanted
-    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *wanted]
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Provides}\n"]
     try:
         shown = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
         return wanted
-    installed = {line.split()[0] for line in shown.splitlines() if line.endswith(" installed")}
+    lines = [line.replace(",", " ").split() for line in shown.splitlines()]
+    installed = {name for status, *names in lines if status == "installed" for name in names}
     return [package for package in wanted if package not in installed]
 
 
