@@ -279,6 +279,12 @@ class Bacula:
         self.console(f"cancel jobid={job_id} yes")
         return self.wait(job_id)
 
+    def cancel_all(self) -> None:
+        """Cancel whatever a failed test left waiting, so that it disturbs no other."""
+        for job_id, status in self.query("SELECT JobId, JobStatus FROM Job"):
+            if status not in ENDED:
+                self.cancel(int(str(job_id)))
+
     # --- volumes -----------------------------------------------------------------------------
 
     def label(self, lane: Lane, volume: str) -> str:

@@ -74,3 +74,9 @@ def hwkm(chroot: Chroot, syslog: Syslog) -> KeyManager:
 def bacula(chroot: Chroot, hwkm: KeyManager) -> Iterator[Bacula]:
     with Bacula(chroot, Setup(COMMAND, LANES)) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def no_job_stays(bacula: Bacula) -> Iterator[None]:
+    yield
+    bacula.cancel_all()

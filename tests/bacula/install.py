@@ -5,9 +5,10 @@ The dependencies change rarely and are kept in the cache; hwkm itself is built a
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-import tomllib
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,40 +18,36 @@ if TYPE_CHECKING:
     from .chroot import Chroot
 
 PROJECT = Path(__file__).resolve().parents[2]
-LOCK_FILE = PROJECT / "requirements" / "runtime.txt"
-# Two environments, so that the one under test holds nothing but what users get.
+# Two environments, so that the one under test holds nothing but what users get. Each has its
+# locked requirements.
+ENVIRONMENTS = {"hwkm": "requirements/runtime.txt", "build": "requirements/build.txt"}
 RUNTIME, BUILD = "/opt/hwkm", "/opt/build"
-
-
-def requirements() -> str:
-    """Return what hwkm needs: the locked versions, or the bare names before there is a lock."""
-    if LOCK_FILE.exists():
-        return LOCK_FILE.read_text()
-    metadata = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    return "\n".join(metadata["project"]["dependencies"])
+KEPT_DAYS = 30
 
 
 def install_hwkm(chroot: Chroot) -> None:
     """Put hwkm into the chroot's /opt/hwkm."""
-    needs = requirements()
-    kept = cache_dir() / f"venv-{digest('1', str(base_path()), needs)}"
+    locks = {name: (PROJECT / file).read_text() for name, file in ENVIRONMENTS.items()}
+    kept = cache_dir() / f"venv-{digest('1', str(base_path()), *locks.values())}"
     with locked(cache_dir() / "lock"):
-        if kept.exists():
-            shutil.copytree(kept, chroot.path("/opt"), symlinks=True, dirs_exist_ok=True)
-        else:
-            make_environments(chroot, needs)
+        if not kept.exists():
+            make_environments(chroot, locks)
             keep(chroot.path("/opt"), kept)
+        else:
+            shutil.copytree(kept, chroot.path("/opt"), symlinks=True, dirs_exist_ok=True)
+        prune(kept)
     install_wheel(chroot, build_wheel(chroot))
 
 
-def make_environments(chroot: Chroot, needs: str) -> None:
+def make_environments(chroot: Chroot, locks: dict[str, str]) -> None:
     """Make both virtual environments with the chroot's own Python."""
     share_network(chroot.root)
-    chroot.path("/srv/needs.txt").write_text(needs)
-    for place, what in [(RUNTIME, ("-r", "/srv/needs.txt")), (BUILD, ("hatchling",))]:
-        chroot.run(["python3", "-m", "venv", place])
-        pip = [f"{place}/bin/pip", "install", "--only-binary=:all:", *what]
-        chroot.run(pip, env=BASE_ENV | network_env(), timeout=600)
+    for name, lock in locks.items():
+        chroot.path("/srv/lock.txt").write_text(lock)
+        chroot.run(["python3", "-m", "venv", f"/opt/{name}"])
+        pip = [f"/opt/{name}/bin/pip", "install", "--require-hashes", "--only-binary=:all:"]
+        env = BASE_ENV | network_env()
+        chroot.run([*pip, "-r", "/srv/lock.txt"], env=env, timeout=600)
 
 
 def keep(made: Path, kept: Path) -> None:
@@ -61,6 +58,14 @@ def keep(made: Path, kept: Path) -> None:
         draft.rename(kept)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def prune(kept: Path) -> None:
+    """Note that an environment was used; forget those that were not for long."""
+    os.utime(kept)
+    for one in cache_dir().glob("venv-*"):
+        if time.time() - one.stat().st_mtime > KEPT_DAYS * 86400:
+            shutil.rmtree(one)
 
 
 def build_wheel(chroot: Chroot) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import socket
@@ -156,7 +157,9 @@ class Syslog:
         self._messages: list[bytes] = []
 
     def __enter__(self) -> Self:
-        self._socket.bind(str(self._path))
+        folder = os.open(self._path.parent, os.O_PATH)
+        self._socket.bind(f"/proc/self/fd/{folder}/log")  # a socket's path must be short
+        os.close(folder)
         self._path.chmod(0o666)
         self._thread.start()
         return self

@@ -101,6 +101,7 @@ def test_the_key_of_the_label_opens_the_blocks(
     answer = hwkm.getkey("READ", name, label)
     assert answer.fields["cipher"] == "AES_256_XTS"
     assert len(answer.key) == 64
+    assert hwkm.getkey("READ", name).key == answer.key  # by the keystore alone
     clear = volume.opened(file, answer.key)
     assert MARKER in clear
     assert NAME_MARKER.encode() in clear
@@ -344,7 +345,7 @@ def test_calls(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> No
 def test_nothing_holds_a_key(
     bacula: Bacula, hwkm: KeyManager, lanes: Lanes, chroot: Chroot, syslog: Syslog
 ) -> None:
-    """No log, database or file that any of the programs wrote has a volume key in it."""
+    """No log, database or file that any of the programs wrote has a volume key or the PIN."""
     saved(bacula, lanes["Leaks"])
     files = [
         file for lane in lanes.values() if lane.encrypted for file in bacula.volume_files(lane)
@@ -361,6 +362,8 @@ def test_nothing_holds_a_key(
     for name, key in keys.items():
         assert name.encode() in written["syslog"]
         assert finds(key, written) == []
+    pin = hwkm.path("user-pin").read_bytes().strip()
+    assert [place for place, text in written.items() if pin in text] == [str(hwkm.path("user-pin"))]
 
 
 def finds(key: bytes, written: dict[str, bytes]) -> list[str]:
