@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -17,12 +18,16 @@ def main() -> None:
 
 def _getkey(arguments: list[str]) -> int:
     try:
+        from hwkm import supervise
+
+        supervise.silence()  # before any library can warn about something
         from hwkm import bacula
 
         return bacula.main(arguments)
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001  # whatever is missing, there is an answer
         # Bacula shows nothing of a command that fails, and everything of a line like this.
-        print(f"error: hwkm is not installed completely: {error}")  # noqa: T201
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        os.write(1, f"error: hwkm is not installed completely: {text}\n".encode(errors="replace"))
         return 0
 
 
@@ -34,7 +39,7 @@ def _is_getkey(arguments: list[str]) -> bool:
     at = next((i for i, word in enumerate(arguments) if word == "getkey"), -1)
     before = arguments[:at] if at >= 0 else []
     options_only = all(
-        word.startswith("-") or before[i - 1] == "--config" for i, word in enumerate(before)
+        word.startswith("-") or before[max(0, i - 1)] == "--config" for i, word in enumerate(before)
     )
     return at >= 0 and options_only and "--help" not in arguments
 

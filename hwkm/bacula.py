@@ -96,10 +96,10 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
 def main(arguments: Sequence[str]) -> int:
     """Answer one request. Returns 0, whatever happens."""
     deadline = time.monotonic() + ANSWER_SECONDS
-    _silence()
-    supervise.protect()
+    supervise.silence()
     log = Log()
     try:
+        supervise.protect()
         options = parse_options(arguments, os.environ)
         config = configuration.load(options.config)
         become_owner_of(config.runtime_dir)
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001  # Bacula must get its answer
         log.error(f"getkey: internal error: {error!r}")
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
-    _answer(reply)
+    _answer(reply, log)
     return 0
 
 
@@ -237,19 +237,8 @@ def _described(options: Options) -> str:
     return f"(job {options.job or '-'}, device {options.device or '-'})"
 
 
-def _silence() -> None:
-    """Send standard error nowhere: Bacula would take any line there for an answer."""
-    # Whichever of the three standard descriptors is closed is opened here too, so that no pipe or
-    # file of ours gets its number.
-    descriptor = os.open(os.devnull, os.O_RDWR)
-    while descriptor <= 2:
-        descriptor = os.open(os.devnull, os.O_RDWR)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-
-
-def _answer(reply: bytes) -> None:
+def _answer(reply: bytes, log: Log) -> None:
     try:
         os.write(1, reply)
     except OSError as error:
-        Log().error(f"getkey: the answer could not be written: {error.strerror}")
+        log.error(f"getkey: the answer could not be written: {error.strerror}")

@@ -117,8 +117,7 @@ def _volume_encryption(daemon: _Daemon) -> Iterator[Check]:
             yield warn(
                 name,
                 f"device {device.name} writes its volumes in clear",
-                "Set Volume Encryption = yes in it, or let the tape drive encrypt: put "
-                "'hwkm drive changer --' before its Changer Command",
+                "Set Volume Encryption = yes in it, unless that is meant",
             )
 
 
@@ -160,7 +159,7 @@ def _no_command(daemon: _Daemon) -> Iterator[Check]:
             "sd-encryption-command",
             f"device {daemon.encrypting[0].name} encrypts, and there is no Encryption Command",
             "Jobs fail at once. Set it in the Storage resource: "
-            'Encryption Command = "/usr/bin/hwkm-getkey --job %i --device %a"',
+            'Encryption Command = "/usr/bin/hwkm getkey --device %a --job %i"',
         )
 
 
@@ -179,7 +178,7 @@ def _program(words: list[str], daemon: _Daemon) -> Check | None:
     name, written = "sd-encryption-command", words[0] if words else ""
     program = find_program(written)
     if program is None:
-        return fail(name, f"{printable(written)} is not there", "Give the full path of hwkm-getkey")
+        return fail(name, f"{printable(written)} is not there", "Give the full path of hwkm")
     runnable = can_run(program, daemon.user)
     if runnable is None:
         return warn(
@@ -202,7 +201,7 @@ def _key_manager(words: list[str]) -> Check | None:
     return warn(
         "sd-encryption-command",
         f"the Encryption Command is {printable(words[0]) if words else 'empty'}, not hwkm",
-        "Set it to hwkm-getkey, or leave this be if another key manager is meant",
+        "Set it to hwkm getkey, or leave this be if another key manager is meant",
     )
 
 

@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from hwkm.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_ANSWER_BYTES = 65536
 MAX_NOISE_BYTES = 4096
+MIN_FILE_BYTES = 2**20
+"""A process that can't write files so large would cut off those that it rewrites."""
 _GRACE_SECONDS = 5
 _CHUNK = 4096
 
@@ -37,10 +41,33 @@ class Result:
     trouble: str
 
 
+def silence() -> None:
+    """Send standard error nowhere: Bacula would take any line there for an answer."""
+    # Whichever of the three standard descriptors is closed is opened here too, so that no pipe or
+    # file of ours gets its number.
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor <= 2:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
 def protect() -> None:
-    """No core dumps (they would hold keys), and no files that others can read."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """No core dumps (they would hold keys), no files that others can read or that are cut off.
+
+    :raises ConfigError: if this process may only write very small files.
+    """
     os.umask(0o077)
+    # A limit of 0 holds for files only; with 1, Linux starts no program of core_pattern either.
+    core = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
+    size = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    if 0 <= size < MIN_FILE_BYTES:
+        raise ConfigError(
+            f"this process may only write files of {size} bytes (RLIMIT_FSIZE)",
+            hint="Remove the limit: SoftHSM would lose its token, and the keystore can't grow",
+        )
 
 
 def run(work: Callable[[], bytes], deadline: float) -> Result:
@@ -51,6 +78,8 @@ def run(work: Callable[[], bytes], deadline: float) -> Result:
     """
     answer_out, answer_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     noise_out, noise_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    # Whoever started this process may have ignored it, and then there is nothing to wait for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
         os.close(answer_out)
@@ -74,6 +103,7 @@ def _be_child(
     try:
         # Ends this process even inside a module's code, if the parent is no longer there to.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         signal.alarm(max(1, int(deadline - time.monotonic())) + _GRACE_SECONDS)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(noise_in, 2)

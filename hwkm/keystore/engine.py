@@ -11,8 +11,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import NullPool
 
 from hwkm.errors import ConfigError, KeystoreError
-from hwkm.keystore import schema, sqlite
-from hwkm.keystore.store import Transaction
+from hwkm.keystore import dialects, schema, sqlite
+from hwkm.keystore.store import DAMAGED, Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,10 +84,8 @@ class Keystore:
 
         :raises KeystoreError: if it can't even be asked.
         """
-        if self.engine.dialect.name != "sqlite":
-            return []
         with errors(), self.engine.connect() as connection:
-            return sqlite.problems(connection)
+            return dialects.named(self.engine.dialect.name).problems(connection)
 
 
 def parse_url(url: str) -> URL:
@@ -107,15 +105,15 @@ def parse_url(url: str) -> URL:
 def make_engine(url: URL) -> Engine:
     """Return an engine for ``url`` without connecting.
 
-    :raises ConfigError: if no driver for it is installed.
+    :raises ConfigError: if no driver for it is installed, or it is no place for a keystore.
     """
-    options = {"timeout": sqlite.BUSY_SECONDS} if sqlite.is_sqlite(url) else {}
+    special = dialects.named(url.get_backend_name())
+    options = special.connect_options(url)
     try:
         engine = create_engine(url, poolclass=NullPool, connect_args=options, hide_parameters=True)
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError(f"no driver for {url.drivername} is installed: {error}") from error
-    if sqlite.is_sqlite(url):
-        sqlite.prepare(engine)
+    special.prepare(engine)
     return engine
 
 
@@ -131,6 +129,11 @@ def revision_of(connection: Connection) -> str | None:
 
 def _check_identity(transaction: Transaction, installation: str) -> None:
     revision = revision_of(transaction.connection)
+    if revision is None and inspect(transaction.connection).get_table_names():
+        raise KeystoreError(
+            "the database holds something else, and no keystore",
+            hint="Correct keystore in the configuration, or restore the keystore's backup",
+        )
     if revision is None:
         raise KeystoreMissingError("the database holds no keystore", hint=_NO_KEYSTORE)
     if revision != REVISION:
@@ -170,7 +173,7 @@ _ADVICE = {
     "locked": "Another process is writing to it; find it with fuser, or try again",
     "readonly": "Its file and folder must belong to the user that hwkm runs as",
     "full": "Make room on the disk; nothing was written and nothing was lost",
-    "malformed": "Restore it from its backup; or move it away, and labels alone open the volumes",
+    "malformed": DAMAGED,
     "not a database": "Restore it from its backup, or correct keystore in the configuration",
     "unable to open": "Its file and folder must belong to the user that hwkm runs as",
 }

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
 from hwkm.errors import KeystoreError
-from hwkm.keystore import sqlite
+from hwkm.keystore import dialects, sqlite
 from hwkm.keystore.engine import REVISION, Keystore, errors, make_engine, parse_url, revision_of
 from hwkm.keystore.records import Event, Operation, Outcome
 
@@ -34,6 +35,7 @@ def create(url: str, installation: str, *, now: int, who: str) -> Keystore:
         _make_file(sqlite.file_of(engine.url))
     keystore = Keystore(engine)
     with keystore.writing() as transaction:
+        dialects.named(engine.dialect.name).lock_creation(transaction.connection)
         if revision_of(transaction.connection) is None:
             _upgrade(transaction.connection)
             transaction.set_installation(installation or new_installation(), now)
@@ -46,10 +48,15 @@ def migrate(url: str) -> str:
 
     :raises KeystoreError: if there is none, or the migration fails; then nothing was changed.
     """
-    keystore = Keystore(make_engine(parse_url(url)))
+    parsed = parse_url(url)
+    hint = "Correct keystore in the configuration, or restore the keystore's backup"
+    # SQLite would make an empty file, which is worse than none.
+    if sqlite.is_sqlite(parsed) and not sqlite.file_of(parsed).exists():
+        raise KeystoreError(f"there is no keystore {sqlite.file_of(parsed)}", hint=hint)
+    keystore = Keystore(make_engine(parsed))
     with keystore.writing() as transaction:
         if revision_of(transaction.connection) is None:
-            raise KeystoreError("there is no keystore to migrate")
+            raise KeystoreError("the database holds no keystore", hint=hint)
         _upgrade(transaction.connection)
     return REVISION
 
@@ -71,4 +78,10 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, REVISION)
+    try:
+        command.upgrade(config, REVISION)
+    except CommandError as error:
+        raise KeystoreError(
+            f"the keystore can't be brought to revision {REVISION}: {error}",
+            hint="A newer release has written it: install that one again",
+        ) from error

@@ -51,6 +51,11 @@ def file_of(url: URL) -> Path:
     return Path(url.database)
 
 
+def connect_options(_url: URL) -> dict[str, Any]:
+    """Return what the driver needs besides the URL."""
+    return {"timeout": BUSY_SECONDS}
+
+
 def prepare(engine: Engine) -> None:
     """Set up every connection of ``engine``: durable commits, real transactions."""
 
@@ -65,6 +70,10 @@ def prepare(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("hwkm_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def lock_creation(_connection: Connection) -> None:
+    """Do nothing: whoever writes to a file is alone in it."""
 
 
 def problems(connection: Connection) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
 
 from hwkm.envelope import Envelope, Scheme
+from hwkm.errors import KeystoreError, ParseError
 from hwkm.keys import Cipher
 from hwkm.keystore import schema
 from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, State
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection, Row, Select
+
+DAMAGED = "Restore it from its backup; or move it away, and labels alone open the volumes"
+"""What to do about a damaged keystore."""
 
 _MASTER = schema.master_key.c
 _GENERATION = schema.generation.c
@@ -103,9 +108,10 @@ class Transaction:
         return next(self._read_generations(newest), None)
 
     def hand_out(self, key_id: bytes, event_id: int) -> None:
-        """Remember that ``event_id`` is the last that gave this key."""
-        where = _GENERATION.key_id == key_id
-        self.connection.execute(update(schema.generation).where(where), {"handed_out": event_id})
+        """Remember that ``event_id`` is the last that gave this key, unless a later one did."""
+        is_newer = _GENERATION.handed_out.is_(None) | (_GENERATION.handed_out < event_id)
+        give = update(schema.generation).where(_GENERATION.key_id == key_id, is_newer)
+        self.connection.execute(give, {"handed_out": event_id})
 
     def envelope(self, key_id: bytes) -> bytes | None:
         """Return the newest revision of a key's envelope."""
@@ -121,24 +127,28 @@ class Transaction:
         values = {"key_id": key_id, "revision": revision, "created": created, "blob": blob}
         self.connection.execute(insert(schema.envelope), values)
 
-    def newest_envelopes(self) -> Iterator[bytes]:
-        """Yield the newest revision of every key's envelope."""
+    def newest_envelopes(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every key's id with the newest revision of its envelope."""
         newest = (
             select(_ENVELOPE.key_id, func.max(_ENVELOPE.revision).label("revision"))
             .group_by(_ENVELOPE.key_id)
             .subquery()
         )
         same = (_ENVELOPE.key_id == newest.c.key_id) & (_ENVELOPE.revision == newest.c.revision)
-        query = select(_ENVELOPE.blob).join_from(schema.envelope, newest, same)
-        yield from self.connection.execute(query).scalars()
+        query = select(_ENVELOPE.key_id, _ENVELOPE.blob).join_from(schema.envelope, newest, same)
+        for row in self.connection.execute(query):
+            yield row.key_id, row.blob
 
     def envelopes_by_recipient(self) -> Counter[bytes]:
-        """Return how many envelopes, in their newest revision, each recipient id can open."""
-        return Counter(
-            stanza.recipient_id
-            for blob in self.newest_envelopes()
-            for stanza in Envelope.parse(blob).stanzas
-        )
+        """Return how many envelopes, in their newest revision, each recipient id can open.
+
+        :raises KeystoreError: if one can't be read; then there is no telling.
+        """
+        found: Counter[bytes] = Counter()
+        for key_id, blob in self.newest_envelopes():
+            with _refusing_damage(f"the envelope of key {key_id.hex()}"):
+                found.update(stanza.recipient_id for stanza in Envelope.parse(blob).stanzas)
+        return found
 
     # events
 
@@ -173,6 +183,15 @@ class Transaction:
         return (_generation(row) for row in self.connection.execute(query))
 
 
+@contextmanager
+def _refusing_damage(what: str) -> Iterator[None]:
+    """Turn what a damaged row makes its reader raise into a :class:`KeystoreError`."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, ParseError) as error:
+        raise KeystoreError(f"{what} is damaged in the keystore: {error}", hint=DAMAGED) from error
+
+
 def _generations() -> Select[Any]:
     joined = schema.generation.join(schema.volume).outerjoin(
         schema.event, _GENERATION.handed_out == _EVENT.event_id
@@ -185,6 +204,7 @@ def _generations() -> Select[Any]:
     )
 
 
+@_refusing_damage("a generation")
 def _generation(row: Row[Any]) -> Generation:
     return Generation(
         key_id=row.key_id,
@@ -209,6 +229,7 @@ def _generation_values(record: Generation) -> dict[str, Any]:
     }
 
 
+@_refusing_damage("the record of a master key")
 def _master(row: Row[Any]) -> MasterKey:
     return MasterKey(
         master_id=row.master_id,
@@ -241,6 +262,7 @@ def _master_values(master: MasterKey) -> dict[str, Any]:
     }
 
 
+@_refusing_damage("an event")
 def _event(row: Row[Any]) -> Event:
     return Event(
         at=row.at,

@@ -13,6 +13,7 @@ from hwkm.envelope import StanzaError
 from hwkm.errors import TokenError
 from hwkm.keys import SecretBytes
 from hwkm.token.master import NoMasterKeyError
+from hwkm.token.p11 import TokenOperationError
 
 if TYPE_CHECKING:
     from hwkm.recipients.base import MasterCipher
@@ -31,8 +32,9 @@ def make(cipher: MasterCipher) -> bytes:
 def check(cipher: MasterCipher, blob: bytes) -> None:
     """Check that the master key still opens its canary.
 
-    :raises TokenError: if it does not; then it is not the same key, or the token is sick.
-    :raises PinError: if the token could not be asked.
+    :raises TokenError: if it does not (then it is not the same key, or the token is sick), or if
+        the token can't be opened.
+    :raises PinError: if the token's PIN is not to be had, or wrong.
     """
     hint = "Check the token with hwkm token probe; if its key was lost, restore the token's backup"
     name = f"master key {cipher.master_id.hex()}"
@@ -40,10 +42,12 @@ def check(cipher: MasterCipher, blob: bytes) -> None:
         same = cipher.unwrap(_context(cipher), blob) == _known(cipher)
     except NoMasterKeyError as error:
         raise TokenError(str(error), hint=hint) from error
-    except (StanzaError, TokenError) as error:
-        raise TokenError(f"{name} fails its canary: {error}", hint=hint) from error
+    except (StanzaError, TokenOperationError) as error:
+        text = "another key stands in its place, or the token is sick"
+        raise TokenError(f"{name} does not open its canary: {text} ({error})", hint=hint) from error
     if not same:
-        raise TokenError(f"{name} fails its canary: it is another key", hint=hint)
+        text = "another key stands in its place"
+        raise TokenError(f"{name} does not open its canary: {text}", hint=hint)
 
 
 def _context(cipher: MasterCipher) -> bytes:

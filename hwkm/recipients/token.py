@@ -118,5 +118,5 @@ def _broken(header: Header, error: Exception) -> StanzaError:
         f"the wrapped key of volume {header.volume!r}, generation {header.generation}, does not "
         f"open ({error}), though its master key works: it was damaged, or belongs to another "
         "volume, generation or cipher",
-        hint="The volume's label and the keystore have a copy each: try the other one",
+        hint="The keystore's copy is tried too; if it has none, restore the keystore's backup",
     )

@@ -104,6 +104,7 @@ def find_one(
     if len(found) > 1:
         found = [key for key in found if p11.attributes(key, [Attribute.LOCAL]).get("LOCAL", True)]
     if not found:
+        p11.require_token(session)
         raise NoMasterKeyError(f"the token holds no master key {master_id.hex()}")
     if len(found) > 1:
         raise TokenError(
@@ -137,6 +138,7 @@ def public_numbers(token: TokenSession, master_id: bytes) -> tuple[int, int]:
     with token.use("reading a public key") as session:
         found = p11.find(session, ObjectClass.PUBLIC_KEY, id=master_id)
         if not found:
+            p11.require_token(session)
             raise NoMasterKeyError(f"the token holds no public key {master_id.hex()}")
         return p11.rsa_public_numbers(found[0])
 

@@ -71,7 +71,7 @@ class Module:
         self._process = os.getpid()
         self._users: set[object] = set()
         os.environ.update(environment)
-        with p11.errors(f"loading the PKCS#11 module {path}"):
+        with p11.errors(f"loading the PKCS#11 module {path}", _LOADING):
             self._lib = pkcs11.lib(path)
 
     @classmethod
@@ -114,12 +114,14 @@ class Module:
         found = [pair for pair in present if pair[0].initialized and _matches(settings, pair[0])]
         if len(found) == 1:
             return found[0]
-        seen = ", ".join(repr(info.label) for info, _ in present if info.initialized) or "none"
+        seen = ", ".join(repr(info.label) for info, _ in present if info.initialized)
         what = "no token" if not found else f"{len(found)} tokens"
         raise TokenError(
             f"{what} behind {self.path} matches the URI of {settings.name!r}",
-            hint=f"Tokens seen: {seen}. Add token= and serial= to the URI so that one matches; "
-            "hwkm token list shows them",
+            hint=f"Tokens seen: {seen}. Correct token= and serial= in the URI so that one matches; "
+            "hwkm token list shows them"
+            if seen
+            else "No token was seen at all. Connect it; for SoftHSM, see to its token folder",
         )
 
     def release(self, user: object) -> None:
@@ -141,8 +143,13 @@ class Module:
 
         :raises TokenError: if this process did not load the module itself.
         """
-        if self._process != os.getpid():
+        if self.forked:
             raise TokenError(f"{self.path} was loaded before this process was forked")
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a forked child of the one that loaded the module."""
+        return self._process != os.getpid()
 
 
 @contextmanager

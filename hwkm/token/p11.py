@@ -143,6 +143,14 @@ def find(session: pkcs11.Session, kind: ObjectClass, **criteria: bytes | str) ->
     return cast("list[KeyHandle]", list(session.get_objects(template)))
 
 
+def require_token(session: pkcs11.Session) -> None:
+    """Make sure that the token is there: on some modules a search finds nothing where it is not.
+
+    :raises PKCS11Error: if the token can't be described any more.
+    """
+    session.token.slot.get_token()
+
+
 def attributes(key: KeyHandle, wanted: list[Attribute]) -> dict[str, Any]:
     """Return those of the ``wanted`` attributes that the token shows, by their CKA names."""
     read = cast("pkcs11.Object", key).get_attributes(wanted)

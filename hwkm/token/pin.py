@@ -61,7 +61,7 @@ class PinSource:
         needs_name = kind in (PinKind.FILE, PinKind.CREDENTIAL, PinKind.DESCRIPTOR)
         if not known or needs_name != bool(name) or not _plausible(kind, name):
             raise ConfigError(
-                f"pin-source {text!r} is not understood",
+                "the token's pin-source is not understood",  # it may be the PIN: not shown
                 hint="Use file:/path, credential:NAME, fd:N, prompt or protected",
             )
         return cls(PinKind(kind), name)
@@ -123,7 +123,7 @@ def _plausible(kind: str, name: str) -> bool:
 
 def _read_file(path: Path, *, private: bool) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             if private:
                 _check_private(path, os.fstat(file.fileno()))
             return file.read(MAX_PIN_BYTES + 2)
@@ -132,6 +132,10 @@ def _read_file(path: Path, *, private: bool) -> bytes:
             f"the PIN file {path} can't be read: {error.strerror}",
             hint="It must belong to the user that hwkm runs as, with mode 0600",
         ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for somebody to write
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:

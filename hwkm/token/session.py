@@ -13,7 +13,7 @@ from pkcs11 import PROTECTED_AUTH
 from hwkm.errors import PinError, TokenError
 from hwkm.token import lock, p11, seal
 from hwkm.token.module import LOCK, Module
-from hwkm.token.pin import PinSource, check_flags
+from hwkm.token.pin import PinKind, PinSource, check_flags
 from hwkm.token.pin_guard import PinGuard
 
 if TYPE_CHECKING:
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from hwkm.keys import SecretBytes
     from hwkm.token.module import TokenInfo
     from hwkm.token.pin import PinReader
     from hwkm.token.settings import TokenSettings
 
+
 DEFAULT_LOCK_SECONDS = 10.0
+
+
+class TokenUnavailableError(TokenError):
+    """The token can't be opened: it is away, or its module does not work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class TokenSession:
         self._module: Module | None = None
         self._session: pkcs11.Session | None = None
         self._info: TokenInfo | None = None
+        self._pin: SecretBytes | None = None
 
     def __enter__(self) -> TokenSession:
         return self
@@ -125,6 +132,12 @@ class TokenSession:
             self._module = Module.load(self.settings.module_path, self.settings.environment, self)
             self._info, token = self._module.find(self.settings)
             self._session = self._login(token, self._info)
+        except p11.TokenOperationError as error:
+            self._drop(unload=True)
+            raise TokenUnavailableError(
+                f"token {self.settings.name!r} can't be opened: {error}",
+                hint="Connect it, or see hwkm token list for what its module shows",
+            ) from error
         except BaseException:
             self._drop(unload=True)  # a failed login leaves a session that only this ends
             raise
@@ -133,19 +146,22 @@ class TokenSession:
     def _login(self, token: pkcs11.Token, info: TokenInfo) -> pkcs11.Session:
         check_flags(info)
         source = PinSource.parse(self.settings.uri.pin_source)
-        pin = self._access.pins.read(source, info.label)
+        pin, self._pin = self._pin or self._access.pins.read(source, info.label), None
         if pin is None:
             with p11.errors(f"logging in to token {info.label!r} at its PIN pad"):
                 return token.open(rw=self._writable, user_pin=PROTECTED_AUTH)
         guard = PinGuard(self._access.runtime_dir, info)
         with guard.attempt(pin), p11.errors(f"logging in to token {info.label!r}"):
-            return token.open(rw=self._writable, user_pin=pin.expose().decode())
+            session = token.open(rw=self._writable, user_pin=pin.expose().decode())
+        if source.kind in (PinKind.DESCRIPTOR, PinKind.PROMPT):
+            self._pin = pin  # it can't be read, or should not be asked for, again
+        return session
 
     def _drop(self, *, unload: bool = False) -> None:
         """Log out and let go of the module; ``unload`` it even if other sessions use it."""
         session, module = self._session, self._module
         self._session = self._module = self._info = None
-        if module is None or not module.alive:
+        if module is None or not module.alive or module.forked:
             return
         if session is not None:
             # A lost session can't be closed; unloading the module ends it all the same.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from hwkm.keystore.sqlite import APPEND_ONLY
+from hwkm.keystore import dialects
 
 revision = "0001"
 down_revision = None
@@ -18,9 +18,8 @@ def upgrade() -> None:
     _installation_and_masters()
     _volumes_and_events()
     _generations_and_envelopes()
-    if op.get_bind().dialect.name == "sqlite":
-        for statement in APPEND_ONLY:
-            op.execute(statement)
+    for statement in dialects.named(op.get_bind().dialect.name).APPEND_ONLY:
+        op.execute(statement)
 
 
 def _installation_and_masters() -> None:
