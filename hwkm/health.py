@@ -123,7 +123,10 @@ def _room(folder: Path) -> Check:
 
 
 def _no_master(token: str) -> Check:
-    advice = f"hwkm master create --token {token}"
+    advice = (
+        f"hwkm master create --token {token}; after the loss of a keystore adopt the key that is "
+        "there by --existing (hwkm token lint shows it)"
+    )
     return fail(f"token {token}", "it has no active master key on record", advice)
 
 

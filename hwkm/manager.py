@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from hwkm import envelope as envelopes
 from hwkm.envelope import Envelope, Header
-from hwkm.errors import EnvelopeError, NotFoundError, PinError, PolicyError, TokenError
+from hwkm.errors import (
+    EnvelopeError,
+    KeystoreError,
+    NotFoundError,
+    ParseError,
+    PinError,
+    PolicyError,
+    TokenError,
+)
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
 from hwkm.recipients import Identity, Opened, open_envelope
@@ -145,6 +153,7 @@ class KeyManager:
         opened, served, problems = _open_any(candidates, identities)
         notes += problems
         with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
+            transaction.lock_volume(volume)  # of several readers, one may import
             if transaction.generation(served.header.key_id) is None:
                 self._import(transaction, served, caller)
                 notes += ("the keystore did not know this key: imported from the label",)
@@ -227,14 +236,20 @@ class KeyManager:
         with self._keystore.open().reading() as transaction:
             records = by_id(transaction.masters())
             notes: tuple[str, ...] = ()
+            record: Generation | None
             if on_label is None:
                 record, notes = _choose(transaction, volume)
-                key_id = record.key_id
             else:
-                key_id = on_label.header.key_id
-                _refuse_destroyed(transaction.generation(key_id))
-            blob = transaction.envelope(key_id)
-        return (None if blob is None else Envelope.parse(blob)), records, notes
+                record = transaction.generation(on_label.header.key_id)
+                _refuse_destroyed(record)
+            blob = None if record is None else transaction.envelope(record.key_id)
+        try:
+            stored = None if record is None else _parse_stored(blob, record)
+        except KeystoreError as error:
+            if on_label is None:
+                raise
+            return None, records, (*notes, str(error))
+        return stored, records, notes
 
     def _import(self, transaction: Transaction, served: Envelope, caller: Caller) -> None:
         header = served.header
@@ -287,7 +302,7 @@ def _active_master(transaction: Transaction, token: str) -> MasterKey:
             return master
     raise PolicyError(
         f"token {token!r} has no active master key, and the policy wants volume keys wrapped to it",
-        hint=f"Run hwkm master create --token {token}",
+        hint=f"Run hwkm master create --token {token}; hwkm check says more",
     )
 
 
@@ -299,22 +314,38 @@ def by_id(masters: Sequence[MasterKey]) -> dict[bytes, MasterKey]:
 def _choose(transaction: Transaction, volume: str) -> tuple[Generation, tuple[str, ...]]:
     """Return the generation to take when the label holds no envelope, and whether it is a guess."""
     known = transaction.generations(volume)
-    usable = [record for record in known if record.state is not State.DESTROYED]
-    if not usable:
-        _refuse_destroyed(known[-1] if known else None)
+    if not known:
         raise NotFoundError(
             f"volume {volume!r} has no envelope in its label, and the keystore does not know it",
             hint="Restore the keystore's backup, or check that the right volume is mounted",
         )
-    if len(usable) == 1:
-        return usable[0], ()
-    chosen = transaction.last_handed_out(volume) or usable[-1]
+    chosen = transaction.last_handed_out(volume) or known[-1]
     _refuse_destroyed(chosen)
+    if len(known) == 1:
+        return chosen, ()
     guess = (
-        f"the label holds no envelope: generation {chosen.generation} of {len(usable)} is a guess "
+        f"the label holds no envelope: generation {chosen.generation} of {len(known)} is a guess "
         "to be checked, it was handed out last"
     )
     return chosen, (guess,)
+
+
+def _parse_stored(blob: bytes | None, record: Generation) -> Envelope:
+    """Return the envelope of ``record`` out of the keystore's bytes.
+
+    :raises KeystoreError: if it is missing or damaged, or another key's.
+    """
+    what = f"the keystore's envelope of key {record.key_id.hex()}"
+    hint = "Restore the keystore's backup; the envelope in the volume's label opens it too"
+    if blob is None:
+        raise KeystoreError(f"{what} is missing", hint=hint)
+    try:
+        parsed = Envelope.parse(blob)
+    except ParseError as error:
+        raise KeystoreError(f"{what} is damaged: {error}", hint=hint) from error
+    if (parsed.header.key_id, parsed.header.volume) != (record.key_id, record.volume):
+        raise KeystoreError(f"{what} belongs to another volume key", hint=hint)
+    return parsed
 
 
 def _refuse_destroyed(record: Generation | None) -> None:

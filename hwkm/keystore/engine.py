@@ -155,9 +155,9 @@ def errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise KeystoreError(
-            f"the keystore failed: {error.orig}", hint=_advice(str(error.orig))
-        ) from error
+        # PostgreSQL's further lines are details and hints of its own.
+        text = str(error.orig).partition("\n")[0]
+        raise KeystoreError(f"the keystore failed: {text}", hint=_advice(text)) from error
     except SQLAlchemyError as error:
         raise KeystoreError(f"the keystore failed: {type(error).__name__}") from error
 
@@ -171,6 +171,7 @@ def _advice(text: str) -> str:
 
 _ADVICE = {
     "locked": "Another process is writing to it; find it with fuser, or try again",
+    "lock timeout": "Another process is writing to it; find it in pg_stat_activity, or try again",
     "readonly": "Its file and folder must belong to the user that hwkm runs as",
     "full": "Make room on the disk; nothing was written and nothing was lost",
     "malformed": DAMAGED,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from hwkm.envelope import Envelope, Scheme
 from hwkm.errors import KeystoreError, ParseError
@@ -57,13 +58,20 @@ class Transaction:
 
     def lock_volume(self, name: str) -> int:
         """Return the id of a volume, made if need be, and keep other writers from it."""
+        found = self._find_volume(name)
+        if found is None:
+            # Another writer may make it at the same time; then this one waits for that.
+            with suppress(IntegrityError), self.connection.begin_nested():
+                self.connection.execute(insert(schema.volume), {"name": name})
+            found = self._find_volume(name)
+        if found is None:
+            raise KeystoreError(f"the keystore could not take the volume {name!r}")
+        return found
+
+    def _find_volume(self, name: str) -> int | None:
         query = select(schema.volume.c.volume_id).where(schema.volume.c.name == name)
         found: int | None = self.connection.execute(query.with_for_update()).scalar()
-        if found is not None:
-            return found
-        column = schema.volume.c.volume_id
-        added = insert(schema.volume).returning(column)
-        return int(self.connection.execute(added, {"name": name}).scalar_one())
+        return found
 
     def next_generation(self, volume_id: int) -> int:
         """Return the number that a volume's next generation gets."""

@@ -41,9 +41,9 @@ class TokenGcm:
 
     def unwrap(self, context: bytes, blob: bytes) -> SecretBytes:
         """See :meth:`MasterCipher.unwrap`."""
-        if len(blob) <= NONCE_BYTES + TAG_BYTES:
-            raise StanzaError("the wrapped key is too short")
         nonce, data = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
         with self.token.use("unwrapping a key with AES-GCM") as session:
             key = master.find_one(session, self.scheme, self.master_id, self.label)
+            if len(data) <= TAG_BYTES:
+                raise StanzaError("the wrapped key is too short")
             return p11.gcm_decrypt(key, nonce, context, data)

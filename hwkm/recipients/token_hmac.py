@@ -46,11 +46,12 @@ class TokenHmacKdf:
 
     def unwrap(self, context: bytes, blob: bytes) -> SecretBytes:
         """See :meth:`MasterCipher.unwrap`."""
-        if len(blob) <= SALT_BYTES + TAG_BYTES:
-            raise StanzaError("the wrapped key is too short")
         salt, data = blob[:SALT_BYTES], blob[SALT_BYTES:]
+        one_time = self._one_time(salt, context)
+        if len(data) <= TAG_BYTES:
+            raise StanzaError("the wrapped key is too short")
         try:
-            return SecretBytes(self._one_time(salt, context).decrypt(NONCE, data, context))
+            return SecretBytes(one_time.decrypt(NONCE, data, context))
         except InvalidTag:
             raise StanzaError("the wrapped key does not open") from None
 

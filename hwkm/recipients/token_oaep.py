@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hwkm.envelope import Scheme, StanzaError
-from hwkm.errors import ParseError
+from hwkm.errors import ParseError, TokenError
 from hwkm.keys import SecretBytes
 from hwkm.token import master, p11
 
@@ -60,10 +60,10 @@ class TokenOaep:
 
     def unwrap(self, context: bytes, blob: bytes) -> SecretBytes:
         """See :meth:`MasterCipher.unwrap`."""
-        if blob[:1] not in (b"\x01", b"\x02") or len(blob) < 1 + 2 * DIGEST_BYTES:
-            raise StanzaError("the wrapped key is malformed")
         with self.token.use("unwrapping a key with RSA-OAEP") as session:
             key = master.find_one(session, self.scheme, self.master_id, self.label)
+            if blob[:1] not in (b"\x01", b"\x02") or len(blob) < 1 + 2 * DIGEST_BYTES:
+                raise StanzaError("the wrapped key is malformed")
             payload = p11.oaep_decrypt(key, blob[1:], sha256=blob[0] == OaepHash.SHA256).expose()
         if not hmac.compare_digest(payload[:DIGEST_BYTES], sha256(context).digest()):
             raise StanzaError("the wrapped key belongs to another volume, generation or cipher")
@@ -74,9 +74,13 @@ def read_public(token: TokenSession, master_id: bytes) -> RSAPublicKey:
     """Read the public half of an RSA master key from its token.
 
     :raises NoMasterKeyError: if the token does not hold it.
+    :raises TokenError: if what it holds is no RSA key; a killed process may have left it.
     """
     modulus, exponent = master.public_numbers(token, master_id)
-    return RSAPublicNumbers(exponent, modulus).public_key()
+    try:
+        return RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as error:
+        raise TokenError(f"the public key {master_id.hex()} in the token is no RSA key") from error
 
 
 def encode_public(public: RSAPublicKey) -> bytes:

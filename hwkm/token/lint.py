@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from hwkm.token.session import TokenSession
 
 _CLASSES = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY)
-_LOOKED_AT = [*master.RECORDED, Attribute.ID, Attribute.LABEL, Attribute.VALUE_LEN]
+_LOOKED_AT = [
+    *master.RECORDED,
+    Attribute.ID,
+    Attribute.LABEL,
+    Attribute.VALUE_LEN,
+    Attribute.CHECK_VALUE,
+    Attribute.MODULUS,
+]
 
 
 def lint(token: TokenSession) -> list[Check]:
@@ -56,7 +63,10 @@ def _rules(a: dict[str, Any]) -> Iterator[tuple[Any, bool, str, str]]:
 
 
 def _half_made(attributes: dict[str, Any]) -> bool:
-    return not attributes.get("ID") or attributes.get("VALUE_LEN") == 0
+    # An imported key can be without a check value, one made here can't.
+    unchecked = attributes.get("LOCAL") is False and attributes.get("CHECK_VALUE") == b""
+    no_value = attributes.get("VALUE_LEN") == 0 or attributes.get("MODULUS") == b""
+    return unchecked or no_value or not attributes.get("ID")
 
 
 def _name(attributes: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ RSA_TEMPLATES: tuple[tuple[MechanismFlag, Templates], ...] = (
     # A TPM's PKCS#11 module only makes keys that can sign as well, and knows fewer attributes.
     (
         MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT | MechanismFlag.SIGN | MechanismFlag.VERIFY,
-        ({}, {}),
+        ({Attribute.MODIFIABLE: False}, LOCKED),
     ),
 )
 

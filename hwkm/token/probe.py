@@ -172,4 +172,9 @@ _TRIALS: dict[str, Callable[[pkcs11.Session], str]] = {
     _OAEP_SHA1: _oaep(sha256=False),
     _OAEP_SHA256: _oaep(sha256=True),
 }
-_NEEDED = {_GCM: Scheme.GCM, _HMAC: Scheme.HMAC_KDF, _OAEP_SHA1: Scheme.OAEP}
+_NEEDED = {
+    _GCM: Scheme.GCM,
+    _HMAC: Scheme.HMAC_KDF,
+    _OAEP_SHA1: Scheme.OAEP,
+    _OAEP_SHA256: Scheme.OAEP,
+}

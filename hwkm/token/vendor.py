@@ -68,7 +68,13 @@ def answer_questions(
             f"the program {command[0]} is not installed",
             hint="apt install softhsm2 (softhsm2-util) or opensc (pkcs11-tool)",
         )
-    ours, theirs = os.openpty()
+    try:
+        ours, theirs = os.openpty()
+    except OSError as error:
+        raise TokenError(
+            f"there is no terminal to run {command[0]} on: {error.strerror}",
+            hint="Mount devpts at /dev/pts",
+        ) from error
     _no_echo(theirs)
     process = subprocess.Popen(
         command,
