@@ -88,10 +88,10 @@ def load(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(
-            f"the configuration {path} can't be read: {why}",
-            hint="Name it with --config FILE or HWKM_CONFIG, or make one with hwkm init",
-        ) from error
+        hint = "Name it with --config FILE or HWKM_CONFIG, or make one with hwkm init"
+        if isinstance(error, PermissionError):
+            hint = "It and its folder must be open to the user that hwkm runs as"
+        raise ConfigError(f"the configuration {path} can't be read: {why}", hint=hint) from error
     return parse(text, path)
 
 

@@ -165,7 +165,10 @@ class Envelope:
         :raises MacError: if they are not.
         """
         if not hmac.compare_digest(_mac(self.header, self.stanzas, key), self.mac):
-            raise MacError("the envelope's MAC is wrong: its header or a stanza was changed")
+            raise MacError(
+                "the envelope's MAC is wrong: its header or a stanza was changed",
+                hint="The volume's label and the keystore have a copy each: try the other one",
+            )
 
 
 def seal(header: Header, stanzas: Iterable[Stanza], key: VolumeKey) -> Envelope:

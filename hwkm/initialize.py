@@ -7,12 +7,13 @@ given, and is made anew by the next run.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from typing import TYPE_CHECKING
 
 from hwkm import config as configuration
-from hwkm.errors import PolicyError
+from hwkm.errors import ConfigError, PolicyError
 from hwkm.installation import Installation
 from hwkm.keystore import migrate
 from hwkm.provision import Provisioner
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TOKEN_NAME = "main"
 TOKEN_LABEL = "hwkm"
 _UNFINISHED = ".unfinished"
+_ODD = re.compile(r"[^A-Za-z0-9/._+@~-]")
 _OURS = ("tokens", "run", "softhsm2.conf", "user-pin", "so-pin", "keystore.db", "config.toml.new")
 
 _CONFIG = """\
@@ -56,9 +58,11 @@ recipients = ["{name}"]
 def initialize(home: Path, scheme: Scheme | None, caller: Caller) -> MasterKey:
     """Make an installation with SoftHSM in ``home`` (absolute), and return its master key.
 
+    :raises ConfigError: if the path of ``home`` can't be written into every file that names it.
     :raises PolicyError: if ``home`` holds an installation already, or files that are not ours.
     :raises TokenError, KeystoreError: if a part can't be made; running it again starts anew.
     """
+    _refuse_odd_path(home)
     _prepare(home)
     info = _make_token(home)
     text = _CONFIG.format(
@@ -74,6 +78,15 @@ def initialize(home: Path, scheme: Scheme | None, caller: Caller) -> MasterKey:
     _write_durably(path, text)
     (home / _UNFINISHED).unlink()
     return made
+
+
+def _refuse_odd_path(home: Path) -> None:
+    # It stands in TOML strings, in PKCS#11 and database URLs, and in SoftHSM's configuration.
+    if odd := _ODD.search(str(home)):
+        raise ConfigError(
+            f"the folder's path holds the character {odd[0]!r}",
+            hint="Choose a path of letters, digits and . _ - + @ ~ only",
+        )
 
 
 def _prepare(home: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwkm import envelope as envelopes
-from hwkm.envelope import Envelope, Header
+from hwkm.envelope import Envelope, Header, Scheme
 from hwkm.errors import (
     EnvelopeError,
     KeystoreError,
@@ -156,7 +156,7 @@ class KeyManager:
             transaction.lock_volume(volume)  # of several readers, one may import
             if transaction.generation(served.header.key_id) is None:
                 self._import(transaction, served, caller)
-                notes += ("the keystore did not know this key: imported from the label",)
+                notes += _about_import(opened)
             self._write_handout(transaction, Operation.READ, served.header, caller, notes)
         given = served if served is on_label else envelopes.fit(served, opened.key)
         return Handout(opened.key, given, notes)
@@ -216,7 +216,13 @@ class KeyManager:
     # read
 
     def _parse_label(self, volume: str, label: bytes) -> Envelope:
-        parsed = Envelope.parse(label)
+        try:
+            parsed = Envelope.parse(label)
+        except ParseError as error:
+            raise ParseError(
+                f"the label of volume {volume!r} holds no envelope of hwkm's: {error}",
+                hint="If another key manager labelled it, only that one has its key",
+            ) from error
         if parsed.header.volume != volume:
             raise EnvelopeError(
                 f"the label's envelope belongs to volume {parsed.header.volume!r}, not {volume!r}",
@@ -346,6 +352,13 @@ def _parse_stored(blob: bytes | None, record: Generation) -> Envelope:
     if (parsed.header.key_id, parsed.header.volume) != (record.key_id, record.volume):
         raise KeystoreError(f"{what} belongs to another volume key", hint=hint)
     return parsed
+
+
+def _about_import(opened: Opened) -> tuple[str, ...]:
+    notes = ("the keystore did not know this key: imported from the label",)
+    if opened.stanza.scheme is not Scheme.OAEP:
+        return notes
+    return (*notes, "whoever has the RSA public key can have made this label: see who wrote it")
 
 
 def _refuse_destroyed(record: Generation | None) -> None:

@@ -47,7 +47,6 @@ class Provisioner:
         self._refuse_second(replace_active=replace_active)
         chosen = scheme or choose_scheme(probe(self._token))
         record = self._begin(chosen, info.serial)
-        objects.remove(self._token, chosen, record.master_id)
         objects.generate(self._token, chosen, record.master_id, record.label)
         return self._finish(record)
 
@@ -62,9 +61,8 @@ class Provisioner:
             raise PolicyError(f"{master_id.hex()} is on record as a master key already")
         found = objects.look_at(self._token, scheme, master_id)
         record = self._record(scheme, self._token.info.serial, master_id, found.label)
-        with self._keystore.writing() as transaction:
-            transaction.add_master(record)
-        return self._finish(record)
+        # Nothing is recorded before all is well: create() removes the key of an unfinished record.
+        return self._finish(record, on_record=False)
 
     def _refuse_second(self, *, replace_active: bool) -> None:
         active = [known for known in self._masters() if known.state is State.ACTIVE]
@@ -72,7 +70,7 @@ class Provisioner:
             raise PolicyError(
                 f"token {self._token.settings.name!r} has the active master key "
                 f"{active[0].master_id.hex()} already",
-                hint="--replace makes a new one for new volumes; the old one still opens its own",
+                hint="--replace gives it a new one for new volumes; the old still opens its own",
             )
 
     def _masters(self) -> list[MasterKey]:
@@ -83,12 +81,20 @@ class Provisioner:
     def _begin(self, scheme: Scheme, serial: str) -> MasterKey:
         """Return the pre-active record of an interrupted run, or a new one."""
         unfinished = [known for known in self._masters() if known.state is State.PRE_ACTIVE]
-        if unfinished and unfinished[0].scheme is scheme:
-            return unfinished[0]
+        if unfinished:
+            return self._begin_again(unfinished[0], scheme)
         master_id = os.urandom(MASTER_ID_BYTES)
         record = self._record(scheme, serial, master_id, f"hwkm-{master_id[:4].hex()}")
         with self._keystore.writing() as transaction:
             transaction.add_master(record)
+        return record
+
+    def _begin_again(self, record: MasterKey, scheme: Scheme) -> MasterKey:
+        """Remove what was made for ``record``, and return it for ``scheme``."""
+        objects.remove(self._token, record.scheme, record.master_id)
+        record = replace(record, scheme=scheme)
+        with self._keystore.writing() as transaction:
+            transaction.update_master(record)
         return record
 
     def _record(self, scheme: Scheme, serial: str, master_id: bytes, label: str) -> MasterKey:
@@ -102,7 +108,7 @@ class Provisioner:
             created=self._now,
         )
 
-    def _finish(self, record: MasterKey) -> MasterKey:
+    def _finish(self, record: MasterKey, *, on_record: bool = True) -> MasterKey:
         """Check the key in the token, give it a canary, and make it the active one."""
         attributes = objects.look_at(self._token, record.scheme, record.master_id).attributes
         _refuse_dangerous(attributes)
@@ -115,7 +121,8 @@ class Provisioner:
             for other in transaction.masters():
                 if other.token == record.token and other.state is State.ACTIVE:
                     transaction.update_master(replace(other, state=State.DEACTIVATED))
-            transaction.update_master(finished)
+            write = transaction.update_master if on_record else transaction.add_master
+            write(finished)
             detail = f"{record.master_id.hex()} ({record.scheme.label}) in {record.token}"
             transaction.add_event(
                 Event(

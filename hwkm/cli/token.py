@@ -30,7 +30,8 @@ def list_tokens(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     site = installation(context)
     shown = []
-    for settings in {s.module_path: s for s in site.config.tokens}.values():
+    places = {(s.module_path, *sorted(s.environment.items())): s for s in site.config.tokens}
+    for settings in places.values():
         path, environment = settings.module_path, settings.environment
         with lock.held(site.config.runtime_dir, site.lock_seconds), loaded(path, environment) as m:
             shown += [

@@ -28,6 +28,9 @@ class Dialect(Protocol):
     def lock_creation(self, connection: Connection, /) -> None:
         """Let nobody else make tables until the transaction ends."""
 
+    def continue_numbers(self, connection: Connection, /) -> None:
+        """Let new rows be numbered after those that were copied with their numbers."""
+
     def problems(self, connection: Connection, /) -> list[str]:
         """Return what the database's own check finds wrong; nothing if all is sound."""
 

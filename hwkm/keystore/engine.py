@@ -160,6 +160,9 @@ def errors() -> Iterator[None]:
         raise KeystoreError(f"the keystore failed: {text}", hint=_advice(text)) from error
     except SQLAlchemyError as error:
         raise KeystoreError(f"the keystore failed: {type(error).__name__}") from error
+    except UnicodeDecodeError as error:
+        # In a damaged file even SQLite's message about it can be unreadable.
+        raise KeystoreError("the keystore failed: database is malformed", hint=DAMAGED) from error
 
 
 def _advice(text: str) -> str:
@@ -169,12 +172,20 @@ def _advice(text: str) -> str:
     return "Check the database, and keystore in the configuration"
 
 
+_OWNER = "Its file and folder must belong to the user that hwkm runs as"
+_ROOM = "Make room on the disk; nothing was written and nothing was lost"
+
 _ADVICE = {
     "locked": "Another process is writing to it; find it with fuser, or try again",
     "lock timeout": "Another process is writing to it; find it in pg_stat_activity, or try again",
-    "readonly": "Its file and folder must belong to the user that hwkm runs as",
-    "full": "Make room on the disk; nothing was written and nothing was lost",
+    "readonly": _OWNER,
+    "unable to open": _OWNER,
+    "full": _ROOM,
+    "disk I/O": f"{_ROOM}. If there is room, see the kernel's log about the disk",
+    "No space left": _ROOM,
     "malformed": DAMAGED,
     "not a database": "Restore it from its backup, or correct keystore in the configuration",
-    "unable to open": "Its file and folder must belong to the user that hwkm runs as",
+    "connection": "See that the server runs and lets this user in, and that keystore names it",
+    "permission denied": "Give its tables to the database user that keystore names",
+    "read-only": "It must be writable: no key is given without an event that says so",
 }

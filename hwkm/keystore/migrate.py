@@ -30,17 +30,31 @@ def create(url: str, installation: str, *, now: int, who: str) -> Keystore:
 
     :raises KeystoreError: if the place holds another installation's keystore, or can't be written.
     """
-    engine = make_engine(parse_url(url))
-    if sqlite.is_sqlite(engine.url):
-        _make_file(sqlite.file_of(engine.url))
-    keystore = Keystore(engine)
-    with keystore.writing() as transaction:
-        dialects.named(engine.dialect.name).lock_creation(transaction.connection)
-        if revision_of(transaction.connection) is None:
-            _upgrade(transaction.connection)
+    with place(url).writing() as transaction:
+        if make_tables(transaction.connection):
             transaction.set_installation(installation or new_installation(), now)
             transaction.add_event(Event(now, who, Operation.KEYSTORE_CREATE, Outcome.OK))
     return Keystore.open(url, installation)
+
+
+def place(url: str) -> Keystore:
+    """Return what is at ``url``, to make a keystore there; in SQLite's case its file is made.
+
+    :raises KeystoreError: if the file can't be made.
+    """
+    engine = make_engine(parse_url(url))
+    if sqlite.is_sqlite(engine.url):
+        _make_file(sqlite.file_of(engine.url))
+    return Keystore(engine)
+
+
+def make_tables(connection: Connection) -> bool:
+    """Make all tables, but if there are some; return whether they were made."""
+    dialects.named(connection.dialect.name).lock_creation(connection)
+    missing = revision_of(connection) is None
+    if missing:
+        _upgrade(connection)
+    return missing
 
 
 def migrate(url: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import event, func, select
+
+from hwkm.keystore import schema
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -53,6 +55,13 @@ def prepare(engine: Engine) -> None:
 def lock_creation(connection: Connection) -> None:
     """Let nobody else make tables until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
+
+
+def continue_numbers(connection: Connection) -> None:
+    """Let new volumes and events be numbered after those that were copied into their tables."""
+    for column in (schema.volume.c.volume_id, schema.event.c.event_id):
+        sequence = func.pg_get_serial_sequence(column.table.name, column.name)
+        connection.execute(select(func.setval(sequence, func.max(column))))
 
 
 def problems(_connection: Connection) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 
-from hwkm.errors import KeystoreError
+from hwkm.errors import ConfigError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -41,10 +41,10 @@ def is_sqlite(url: URL) -> bool:
 def file_of(url: URL) -> Path:
     """Return the file of a SQLite keystore.
 
-    :raises KeystoreError: if it has none; a keystore in memory would lose every key.
+    :raises ConfigError: if it has none; a keystore in memory would lose every key.
     """
     if not url.database or url.database == ":memory:" or not Path(url.database).is_absolute():
-        raise KeystoreError(
+        raise ConfigError(
             f"the keystore URL {url} does not name a file",
             hint="Write sqlite:////absolute/path/keystore.db (four slashes)",
         )
@@ -74,6 +74,10 @@ def prepare(engine: Engine) -> None:
 
 def lock_creation(_connection: Connection) -> None:
     """Do nothing: whoever writes to a file is alone in it."""
+
+
+def continue_numbers(_connection: Connection) -> None:
+    """Do nothing: SQLite goes on from the highest number by itself."""
 
 
 def problems(connection: Connection) -> list[str]:

@@ -87,6 +87,7 @@ class TokenIdentity:
 
     def unwrap(self, header: Header, stanza: Stanza) -> VolumeKey:
         """See :meth:`hwkm.recipients.Identity.unwrap`."""
+        self._refuse_strangers(stanza)
         cipher = unrecorded_master(self.token, stanza.scheme, stanza.recipient_id)
         bound = context(header, stanza.scheme, stanza.recipient_id)
         try:
@@ -100,6 +101,20 @@ class TokenIdentity:
             return VolumeKey(header.cipher, secret.expose())
         except ParseError as error:
             raise _broken(header, error) from error
+
+    def _refuse_strangers(self, stanza: Stanza) -> None:
+        """Raise :class:`NotMineError` for a stanza that a stranger may have made.
+
+        Whoever knows an RSA public key can wrap a key of their own choice to it. So an RSA key that
+        is not on record, another application's perhaps, is only used where there are no records.
+        """
+        record = self.records.get(stanza.recipient_id)
+        if record is not None and record.scheme is not stanza.scheme:
+            raise NotMineError(f"{stanza.recipient_id.hex()} is on record for another scheme")
+        if record is None and self.records and stanza.scheme is Scheme.OAEP:
+            raise NotMineError(
+                f"the RSA key {stanza.recipient_id.hex()} is no master key on record"
+            )
 
     def _judge(self, cipher: MasterCipher, error: Exception) -> None:
         """Raise a :class:`TokenError` if ``error`` is the token's fault, not the blob's."""

@@ -15,17 +15,18 @@ from hwkm.errors import ConfigError
 from hwkm.keys import SecretBytes
 from hwkm.token.p11 import WrongPinError
 from hwkm.token.pin import PinKind, PinSource, write_pin
+from hwkm.token.pin_guard import RefusedBeforeError
 from hwkm.token.session import TokenSession
 
 if TYPE_CHECKING:
     from hwkm.token.session import Access
     from hwkm.token.settings import TokenSettings
 
-GENERATED_PIN_BYTES = 24
+GENERATED_PIN_BYTES = 15
 
 
 def generate_pin() -> SecretBytes:
-    """Return a random PIN of 32 characters."""
+    """Return a random PIN of 20 characters, as long as pkcs11-tool takes one that is typed."""
     return SecretBytes(secrets.token_urlsafe(GENERATED_PIN_BYTES).encode())
 
 
@@ -79,5 +80,5 @@ def _takes(settings: TokenSettings, access: Access) -> bool:
     try:
         with TokenSession(settings, access) as token, token.use("logging in with the old PIN"):
             return True
-    except WrongPinError:
+    except (WrongPinError, RefusedBeforeError):
         return False

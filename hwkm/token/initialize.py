@@ -47,18 +47,18 @@ def initialize_token(request: TokenRequest) -> str:
     again sets the user PIN that is still missing.
 
     :raises PolicyError: if the slot holds an initialised token with another label, or with a
-        user PIN: it may hold keys.
+        user PIN: it may hold keys. Or if another token has the label.
     :raises TokenError, PinError: if it can't be done.
     """
     if not 0 < len(request.label.encode()) <= MAX_LABEL_BYTES:
         raise TokenError(f"a token's label has 1 to {MAX_LABEL_BYTES} bytes")
-    so_pin, user_pin = _pin(request.so_pin_file), _pin(request.pin_file)
     info = _look(request)
     if info.initialized and (info.label != request.label or _has_user_pin(info)):
         raise PolicyError(
             f"slot {request.slot_id} holds the initialised token {info.label!r}",
             hint="It may hold keys. Erase it with its vendor's tool if it is really not needed",
         )
+    so_pin, user_pin = _pin(request.so_pin_file), _pin(request.pin_file)
     if not info.initialized:
         new = vendor.NewToken(request.slot_id, request.label, so_pin, user_pin)
         vendor.initialize(request.module_path, request.environment, new)
@@ -74,6 +74,8 @@ def initialize_token(request: TokenRequest) -> str:
 
 
 def _pin(path: Path) -> SecretBytes:
+    if path.exists() and path.stat().st_size == 0:
+        path.unlink()  # a killed process came no further
     if not path.exists():
         write_pin(path, generate_pin())
     pin = PinReader().read(PinSource(PinKind.FILE, str(path.absolute())), str(path))
@@ -93,6 +95,12 @@ def _look(request: TokenRequest) -> TokenInfo:
     for info in found:
         if info.initialized and info.label == request.label and not _has_user_pin(info):
             return info
+    for info in found:
+        if info.initialized and info.label == request.label and info.slot_id != request.slot_id:
+            raise PolicyError(
+                f"slot {info.slot_id} holds a token {info.label!r} already",
+                hint="Choose another label, so that the configuration can tell them apart",
+            )
     for info in found:
         if info.slot_id == request.slot_id:
             return info

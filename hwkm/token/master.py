@@ -101,6 +101,7 @@ def find_one(
     """
     named = {} if label is None else {"label": label}
     found = p11.find(session, object_class(scheme), id=master_id, **named)
+    found = [key for key in found if _suits(scheme, key)]
     if len(found) > 1:
         found = [key for key in found if p11.attributes(key, [Attribute.LOCAL]).get("LOCAL", True)]
     if not found:
@@ -114,10 +115,12 @@ def find_one(
     return found[0]
 
 
-def is_there(token: TokenSession, scheme: Scheme, master_id: bytes) -> bool:
-    """Return whether the token holds this master key."""
-    with token.use("looking for a master key") as session:
-        return bool(p11.find(session, object_class(scheme), id=master_id))
+def _suits(scheme: Scheme, key: KeyHandle) -> bool:
+    """Return whether ``key`` is of a type for ``scheme``; HMAC keys have several types."""
+    if scheme is Scheme.OAEP:
+        return True
+    kind = p11.attributes(key, [Attribute.KEY_TYPE]).get("KEY_TYPE")
+    return (kind == KeyType.AES) == (scheme is Scheme.GCM)
 
 
 def look_at(token: TokenSession, scheme: Scheme, master_id: bytes) -> MasterObject:

@@ -146,9 +146,13 @@ def find(session: pkcs11.Session, kind: ObjectClass, **criteria: bytes | str) ->
 def require_token(session: pkcs11.Session) -> None:
     """Make sure that the token is there: on some modules a search finds nothing where it is not.
 
+    One that shows any key is there. It is only described if it shows none, because a SoftHSM that
+    may not write its files can't be, once somebody has logged in.
+
     :raises PKCS11Error: if the token can't be described any more.
     """
-    session.token.slot.get_token()
+    if not (find(session, ObjectClass.SECRET_KEY) or find(session, ObjectClass.PRIVATE_KEY)):
+        session.token.slot.get_token()
 
 
 def attributes(key: KeyHandle, wanted: list[Attribute]) -> dict[str, Any]:

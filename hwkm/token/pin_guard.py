@@ -31,6 +31,10 @@ FILE_BYTES = SALT_BYTES + SLOTS * HASH_BYTES
 disk can't keep a wrong PIN from being remembered."""
 
 
+class RefusedBeforeError(PinError):
+    """The token refused this PIN before, and was not asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class RefusedPins:
     """A salt, and the hashes of up to eight refused PINs, newest first."""
@@ -86,14 +90,14 @@ class PinGuard:
     def attempt(self, pin: SecretBytes) -> Iterator[None]:
         """Allow one login with ``pin``: the block does it, and a refusal is remembered.
 
-        :raises PinError: before the block runs if this PIN was refused before, or if a refusal
-            could not be remembered.
+        :raises RefusedBeforeError: before the block runs, if this PIN was refused before.
+        :raises PinError: before the block runs, if a refusal could not be remembered.
         """
         descriptor = self._open()
         try:
             refused = RefusedPins.parse(os.pread(descriptor, FILE_BYTES, 0))
             if refused.hold(pin):
-                raise PinError(
+                raise RefusedBeforeError(
                     f"token {self.token.label!r} refused this very PIN before; not tried again",
                     hint=f"Correct the PIN. If it is right by now, remove {self.path}",
                 )

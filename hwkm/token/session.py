@@ -136,7 +136,7 @@ class TokenSession:
             self._drop(unload=True)
             raise TokenUnavailableError(
                 f"token {self.settings.name!r} can't be opened: {error}",
-                hint="Connect it, or see hwkm token list for what its module shows",
+                hint=error.hint or "Connect it, or see hwkm token list for what its module shows",
             ) from error
         except BaseException:
             self._drop(unload=True)  # a failed login leaves a session that only this ends

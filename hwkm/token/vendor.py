@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import termios
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from hwkm.keys import SecretBytes
 
 _CHUNK = 4096
+_HIDING_SECONDS = 30
+_POLL_SECONDS = 0.005
+_TIMES = 2
+"""How often a tool asks for a PIN: once more to be sure. It goes on for ever if it dislikes it."""
 SOFTHSM_TOOL = "softhsm2-util"
 OPENSC_TOOL = "pkcs11-tool"
 
@@ -63,6 +68,8 @@ def answer_questions(
     :raises TokenError: if it is not installed or does not end well; the text has what it said,
         which does not include what it was told.
     """
+    if any(byte < 0x20 or byte == 0x7F for pin in answers.values() for byte in pin.expose()):
+        raise TokenError("a PIN with control characters can't be typed on a terminal")
     if shutil.which(command[0]) is None:
         raise TokenError(
             f"the program {command[0]} is not installed",
@@ -75,7 +82,6 @@ def answer_questions(
             f"there is no terminal to run {command[0]} on: {error.strerror}",
             hint="Mount devpts at /dev/pts",
         ) from error
-    _no_echo(theirs)
     process = subprocess.Popen(
         command,
         stdin=theirs,
@@ -87,6 +93,9 @@ def answer_questions(
     os.close(theirs)
     try:
         said = _converse(ours, answers)
+    except BaseException:
+        process.kill()
+        raise
     finally:
         os.close(ours)
         status = process.wait()
@@ -95,25 +104,34 @@ def answer_questions(
         raise TokenError(f"{command[0]} failed with status {status}: {words}")
 
 
-def _no_echo(terminal: int) -> None:
-    settings = termios.tcgetattr(terminal)
-    settings[3] &= ~termios.ECHO
-    termios.tcsetattr(terminal, termios.TCSANOW, settings)
-
-
 def _converse(terminal: int, answers: Mapping[bytes, SecretBytes]) -> bytes:
     said = b""
     line = b""
+    asked = dict.fromkeys(answers, 0)
     while data := _read(terminal):
         said += data
         line = (line + data).rpartition(b"\n")[2]
-        if line.rstrip().endswith(b":"):
-            for words, answer in answers.items():
-                if words in line:
-                    os.write(terminal, answer.expose() + b"\n")
-                    line = b""
-                    break
+        words = next((words for words in answers if words in line), None)
+        if words is not None and line.rstrip().endswith(b":"):
+            asked[words] += 1
+            if asked[words] > _TIMES:
+                raise TokenError(
+                    f"the token does not take the {words.decode()} that it is to get",
+                    hint="Most tokens take 4 to 255 characters, some 8 at most",
+                )
+            _wait_until_hidden(terminal)
+            os.write(terminal, answers[words].expose() + b"\n")
+            line = b""
     return said
+
+
+def _wait_until_hidden(terminal: int) -> None:
+    """Wait until the tool has turned off the echo: it may throw away what was typed before."""
+    deadline = time.monotonic() + _HIDING_SECONDS
+    while termios.tcgetattr(terminal)[3] & termios.ECHO:
+        if time.monotonic() > deadline:
+            raise TokenError("the tool does not hide the PIN that it asks for; it was given none")
+        time.sleep(_POLL_SECONDS)
 
 
 def _read(terminal: int) -> bytes:
