@@ -81,7 +81,7 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
     options = Options(Path(environ.get("HWKM_CONFIG") or configuration.DEFAULT_PATH))
     words = iter(arguments)
     for word in words:
-        if word == "getkey":
+        if word in ("getkey", "--debug"):
             continue
         name, equals, value = word.partition("=")
         if name not in ("--config", "--device", "--job", "--cipher"):
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     """Answer one request. Returns 0, whatever happens."""
     deadline = time.monotonic() + ANSWER_SECONDS
     supervise.silence()
-    log = Log()
+    log, options = Log(), Options(configuration.DEFAULT_PATH)
     try:
         supervise.protect()
         options = parse_options(arguments, os.environ)
@@ -106,21 +106,22 @@ def main(arguments: Sequence[str]) -> int:
         log = Log(config.log)
         reply = _supervised(config, options, log, deadline)
     except HwkmError as error:
-        log.error(f"getkey: {error.diagnostics()}")
+        log.error(f"getkey {_described(options)}: {error.diagnostics()}")
         reply = error_line(error.diagnostics())
     except Exception as error:  # noqa: BLE001  # Bacula must get its answer
-        log.error(f"getkey: internal error: {error!r}")
+        log.error(f"getkey {_described(options)}: internal error: {error!r}")
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
-    _answer(reply, log)
+    _answer(reply, options, log)
     return 0
 
 
 def _supervised(config: Config, options: Options, log: Log, deadline: float) -> bytes:
     result = supervise.run(lambda: _work(config, options, log), deadline)
+    asked = f"getkey {_described(options)}"
     if result.noise:
-        log.warning(f"getkey: printed by a library: {result.noise.decode('utf-8', 'replace')}")
+        log.warning(f"{asked}: printed by a library: {result.noise.decode('utf-8', 'replace')}")
     if result.trouble:
-        log.error(f"getkey: {result.trouble}")
+        log.error(f"{asked}: {result.trouble}")
         return error_line(f"{result.trouble}; hwkm token probe shows whether the token works")
     return result.answer
 
@@ -237,8 +238,9 @@ def _described(options: Options) -> str:
     return f"(job {options.job or '-'}, device {options.device or '-'})"
 
 
-def _answer(reply: bytes, log: Log) -> None:
+def _answer(reply: bytes, options: Options, log: Log) -> None:
     try:
         os.write(1, reply)
     except OSError as error:
-        log.error(f"getkey: the answer could not be written: {error.strerror}")
+        problem = f"the answer could not be written: {error.strerror}"
+        log.error(f"getkey {_described(options)}: {problem}")

@@ -11,6 +11,9 @@ import syslog
 import time
 
 SYSLOG = "syslog"
+SYSLOG_SECONDS = 2.0
+"""How long to wait for a syslog daemon that takes nothing. syslog(3) would wait for ever."""
+_SOCKET = "/dev/log"
 _LEVELS = {"info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING, "error": syslog.LOG_ERR}
 
 
@@ -19,7 +22,6 @@ class Log:
 
     def __init__(self, target: str = SYSLOG) -> None:
         self._target = target
-        syslog.openlog("hwkm", syslog.LOG_PID, syslog.LOG_DAEMON)
 
     def info(self, text: str) -> None:
         """Log what was done."""
@@ -39,7 +41,8 @@ class Log:
             with contextlib.suppress(OSError):
                 _append(self._target, level, line)
                 return
-        syslog.syslog(_LEVELS[level], line)
+        with contextlib.suppress(OSError):
+            _send(_LEVELS[level], line)
 
 
 def one_line(text: str, limit: int = 1000) -> str:
@@ -57,3 +60,14 @@ def _append(path: str, level: str, line: str) -> None:
         os.write(descriptor, f"{stamp} hwkm[{os.getpid()}] {level}: {line}\n".encode())
     finally:
         os.close(descriptor)
+
+
+def _send(level: int, line: str) -> None:
+    import socket  # not needed where a file is logged to
+
+    stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, section 4.1.2: local time
+    message = f"<{syslog.LOG_DAEMON | level}>{stamp} hwkm[{os.getpid()}]: {line}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(SYSLOG_SECONDS)
+        sender.connect(_SOCKET)
+        sender.send(message.encode())

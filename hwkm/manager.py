@@ -151,6 +151,7 @@ class KeyManager:
         identities: list[Identity] = list(self._tokens.identities(records))
         candidates = [found for found in (on_label, stored) if found is not None]
         opened, served, problems = _open_any(candidates, identities)
+        _refuse_disagreement(on_label, served)
         notes += problems
         with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
             transaction.lock_volume(volume)  # of several readers, one may import
@@ -367,6 +368,28 @@ def _refuse_destroyed(record: Generation | None) -> None:
             f"the key of volume {record.volume!r}, generation {record.generation}, was destroyed",
             hint="What is on the medium is gone; label the volume anew",
         )
+
+
+def _refuse_disagreement(on_label: Envelope | None, served: Envelope) -> None:
+    """Refuse the keystore's envelope for a label whose key id it has for something else.
+
+    Such a label was changed: its own envelope did not open, and the keystore's opened to a key that
+    is not the one on the medium.
+    """
+    if on_label is None or on_label.header == served.header:
+        return
+    raise EnvelopeError(
+        f"the label says that key {served.header.key_id.hex()} is {_of(on_label.header)}, "
+        f"the keystore that it is {_of(served.header)}",
+        hint="The label was changed, or somebody else wrote it. No key is given",
+    )
+
+
+def _of(header: Header) -> str:
+    made = f"made at {header.created}"
+    return (
+        f"of volume {header.volume!r}, generation {header.generation}, {header.cipher.name}, {made}"
+    )
 
 
 def _open_any(

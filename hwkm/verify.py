@@ -52,7 +52,8 @@ def _check_envelope(
     except ParseError as error:
         return [fail(name, str(error), _ADVICE)]
     header = envelope.header
-    if (header.key_id, header.volume) != (record.key_id, record.volume):
+    on_record = (record.key_id, record.volume, record.generation, record.cipher)
+    if (header.key_id, header.volume, header.generation, header.cipher) != on_record:
         return [fail(name, "its envelope belongs to another volume key", _ADVICE)]
     findings = [_check_stanza(name, envelope, stanza, identities) for stanza in envelope.stanzas]
     if not any(finding.status == "ok" for finding in findings):

@@ -30,7 +30,7 @@ def lint(token: TokenSession) -> list[Check]:
 
     :raises TokenError, PinError: if the token can't be read.
     """
-    findings = [finding for key in _keys(token) for finding in lint_key(key)]
+    findings = [finding for key in sorted(_keys(token), key=_name) for finding in lint_key(key)]
     return findings or [warn("keys", "the token holds no keys", "hwkm master create makes one")]
 
 

@@ -26,9 +26,16 @@ GCM_TAG_BITS = 128
 SHA256_BYTES = 32
 
 _RETURN_VALUES: dict[type[BaseException], tuple[int, str]] = {
+    p11.HostMemory: (0x02, "the module has no memory left"),
     p11.GeneralError: (0x05, "the module failed without saying why"),
     p11.FunctionFailed: (0x06, "the module could not finish; a full disk can be why"),
     p11.ArgumentsBad: (0x07, "the module refuses the arguments"),
+    p11.AttributeReadOnly: (0x10, "the token does not let this attribute be set"),
+    p11.AttributeSensitive: (0x11, "the token does not show this attribute"),
+    p11.AttributeTypeInvalid: (0x12, "the token does not know one of the attributes"),
+    p11.AttributeValueInvalid: (0x13, "the token refuses the value of an attribute"),
+    p11.DataInvalid: (0x20, "the token refuses the data"),
+    p11.DataLenRange: (0x21, "the data have a length that the token does not take"),
     p11.DeviceError: (0x30, "the token or its connection is faulty"),
     p11.DeviceMemory: (0x31, "the token is full"),
     p11.DeviceRemoved: (0x32, "the token was removed"),
@@ -36,6 +43,8 @@ _RETURN_VALUES: dict[type[BaseException], tuple[int, str]] = {
     p11.EncryptedDataLenRange: (0x41, "the wrapped data have an impossible length"),
     p11.FunctionNotSupported: (0x54, "the module does not offer this function"),
     p11.KeyHandleInvalid: (0x60, "the key is no longer there"),
+    p11.KeySizeRange: (0x62, "the key has a size that the token does not take"),
+    p11.KeyTypeInconsistent: (0x63, "the key is of another kind than the mechanism wants"),
     p11.MechanismInvalid: (0x70, "the token does not offer this mechanism"),
     p11.MechanismParamInvalid: (0x71, "the token refuses the mechanism's parameters"),
     p11.ObjectHandleInvalid: (0x82, "the object is no longer there"),
@@ -46,8 +55,12 @@ _RETURN_VALUES: dict[type[BaseException], tuple[int, str]] = {
     p11.PinExpired: (0xA3, "the PIN has expired"),
     p11.PinLocked: (0xA4, "the PIN is locked"),
     p11.SessionClosed: (0xB0, "the session was closed"),
+    p11.SessionCount: (0xB1, "too many sessions are open"),
     p11.SessionHandleInvalid: (0xB3, "the session was lost"),
+    p11.SessionReadOnly: (0xB5, "the session is read-only"),
     p11.SessionReadOnlyExists: (0xB7, "a read-only session is open"),
+    p11.TemplateIncomplete: (0xD0, "the token wants more attributes"),
+    p11.TemplateInconsistent: (0xD1, "the token refuses these attributes together"),
     p11.TokenNotPresent: (0xE0, "the token is not there"),
     p11.TokenNotRecognised: (0xE1, "the module does not recognise the token"),
     p11.TokenWriteProtected: (0xE2, "the token is write-protected"),
@@ -92,6 +105,7 @@ def describe(error: BaseException) -> str:
     if type(error) in _RETURN_VALUES:
         number, words = _RETURN_VALUES[type(error)]
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper()
+        name = name.replace("RECOGNISED", "RECOGNIZED")  # as the standard spells it
         return f"{words} (CKR_{name}, {number:#x})"
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

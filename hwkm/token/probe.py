@@ -1,6 +1,6 @@
 """What really works on a token: found out by doing it, with keys that last for this session.
 
-Lists of mechanisms and their flags can't be believed; docs/token-modules.md has examples.
+Lists of mechanisms and their flags can't be believed; docs/tokens.md has examples.
 """
 
 from __future__ import annotations

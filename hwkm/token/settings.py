@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +55,7 @@ def locate_module(uri: TokenUri) -> str:
         )
     for folder in MODULE_FOLDERS:
         for name in (f"lib{uri.module_name}.so", f"{uri.module_name}.so"):
-            for path in sorted(Path("/").glob(f"{folder[1:]}/{name}")):
+            for path in sorted(Path("/").glob(f"{folder[1:]}/{glob.escape(name)}")):
                 return str(path)
     raise ConfigError(
         f"no PKCS#11 module {uri.module_name!r} is installed",
