@@ -13,6 +13,7 @@ import msgspec
 from hwkm.errors import ConfigError
 from hwkm.keys import Cipher
 from hwkm.policy import Delivery, Policy, Rule, check_recipients, compile_pattern
+from hwkm.token.pin_source import PinSource
 from hwkm.token.settings import TokenSettings, locate_module
 from hwkm.token.uri import TokenUri
 
@@ -135,6 +136,7 @@ def _checked(file: _File, path: Path) -> Config:
 
 def _token(name: str, token: _Token) -> TokenSettings:
     uri = TokenUri.parse(token.uri)
+    PinSource.parse(uri.pin_source)  # a bad one is an error now, not at the first mount
     return TokenSettings(name, uri, locate_module(uri), token.environment)
 
 
@@ -172,7 +174,7 @@ def _line_of(message: str, text: str) -> str:
     if unknown:
         path.append(unknown[1])
     for number, place in _places(text):
-        if _same(place, path):
+        if path and _same(place[: len(path)], path):
             return f", line {number}"
     return ""
 

@@ -1,7 +1,7 @@
 """``hwkm init``: a complete private installation in one folder, without questions.
 
-``config.toml`` is written last: a folder without it is unfinished, holds nothing that anyone was
-given, and is made anew by the next run.
+The mark of an unfinished installation becomes ``config.toml`` in the last step. A folder with the
+mark holds nothing that anyone was given, and is made anew by the next run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOKEN_NAME = "main"
 TOKEN_LABEL = "hwkm"
 _UNFINISHED = ".unfinished"
 _ODD = re.compile(r"[^A-Za-z0-9/._+@~-]")
-_OURS = ("tokens", "run", "softhsm2.conf", "user-pin", "so-pin", "keystore.db", "config.toml.new")
+_OURS = ("tokens", "run", "softhsm2.conf", "user-pin", "so-pin", "keystore.db")
 
 _CONFIG = """\
 # hwkm's configuration; docs/configuration.md explains every key.
@@ -75,8 +75,7 @@ def initialize(home: Path, scheme: Scheme | None, caller: Caller) -> MasterKey:
     )
     path = home / "config.toml"
     made = _make_master(configuration.parse(text, path), scheme, caller)
-    _write_durably(path, text)
-    (home / _UNFINISHED).unlink()
+    _finish(home / _UNFINISHED, text, path)
     return made
 
 
@@ -128,14 +127,14 @@ def _make_master(config: configuration.Config, scheme: Scheme | None, caller: Ca
         return Provisioner(keystore, tokens.session(), caller, now).create(scheme)
 
 
-def _write_durably(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
+def _finish(unfinished: Path, text: str, config: Path) -> None:
+    """Turn the mark of an unfinished installation into the configuration, in one step."""
+    with unfinished.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    unfinished.replace(config)
+    folder = os.open(config.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

@@ -350,7 +350,9 @@ def _parse_stored(blob: bytes | None, record: Generation) -> Envelope:
         parsed = Envelope.parse(blob)
     except ParseError as error:
         raise KeystoreError(f"{what} is damaged: {error}", hint=hint) from error
-    if (parsed.header.key_id, parsed.header.volume) != (record.key_id, record.volume):
+    header = parsed.header
+    on_record = (record.key_id, record.volume, record.generation, record.cipher)
+    if (header.key_id, header.volume, header.generation, header.cipher) != on_record:
         raise KeystoreError(f"{what} belongs to another volume key", hint=hint)
     return parsed
 

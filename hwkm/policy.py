@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import TYPE_CHECKING
 
+from hwkm.envelope import MAX_STANZAS
 from hwkm.errors import ConfigError, PolicyError
 
 if TYPE_CHECKING:
@@ -77,10 +78,21 @@ def check_recipients(rules: Iterable[Rule], known: Iterable[str]) -> None:
     """
     names = set(known)
     for rule in rules:
-        unknown = [name for name in rule.recipients if name not in names]
-        if unknown or not rule.recipients:
+        if wrong := _what_is_wrong(rule.recipients, names):
             raise ConfigError(
-                f"the policy for {rule.volumes.pattern!r} names "
-                + (f"the unknown recipient {unknown[0]!r}" if unknown else "no recipient"),
+                f"the policy for {rule.volumes.pattern!r} names {wrong}",
                 hint=f"The configuration has these tokens: {', '.join(sorted(names)) or 'none'}",
             )
+
+
+def _what_is_wrong(recipients: tuple[str, ...], known: set[str]) -> str:
+    if not recipients:
+        return "no recipient"
+    if len(recipients) > MAX_STANZAS:
+        return f"more than {MAX_STANZAS} recipients"
+    for place, name in enumerate(recipients):
+        if name not in known:
+            return f"the unknown recipient {name!r}"
+        if name in recipients[:place]:
+            return f"the recipient {name!r} twice"
+    return ""

@@ -16,7 +16,7 @@ from hwkm.token.change_pin import change_pin_file, generate_pin
 from hwkm.token.initialize import TokenRequest, initialize_token
 from hwkm.token.lint import lint
 from hwkm.token.module import loaded
-from hwkm.token.pin import PinSource
+from hwkm.token.pin_source import PinSource
 from hwkm.token.probe import choose_scheme, probe
 
 app = typer.Typer(help="PKCS#11 tokens.", no_args_is_help=True, rich_markup_mode=None)

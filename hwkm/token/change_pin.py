@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from hwkm.errors import ConfigError
 from hwkm.keys import SecretBytes
 from hwkm.token.p11 import WrongPinError
-from hwkm.token.pin import PinKind, PinSource, write_pin
+from hwkm.token.pin import write_pin
 from hwkm.token.pin_guard import RefusedBeforeError
+from hwkm.token.pin_source import PinKind, PinSource
 from hwkm.token.session import TokenSession
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from hwkm.errors import PolicyError, TokenError
 from hwkm.token import p11, vendor
 from hwkm.token.change_pin import generate_pin
 from hwkm.token.module import loaded
-from hwkm.token.pin import PinKind, PinReader, PinSource, write_pin
+from hwkm.token.pin import PinReader, write_pin
 from hwkm.token.pin_guard import PinGuard
+from hwkm.token.pin_source import PinKind, PinSource
 from hwkm.token.uri import TokenUri
 
 if TYPE_CHECKING:

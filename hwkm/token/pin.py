@@ -1,18 +1,18 @@
-"""PINs: where they come from, and when a token must not be given one."""
+"""PINs: reading and writing them, and when a token must not be given one."""
 
 from __future__ import annotations
 
 import os
 import stat
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkcs11 import TokenFlag
 
-from hwkm.errors import ConfigError, PinError
+from hwkm.errors import PinError
 from hwkm.keys import SecretBytes
+from hwkm.token.pin_source import PinKind, PinSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,51 +20,6 @@ if TYPE_CHECKING:
     from hwkm.token.module import TokenInfo
 
 MAX_PIN_BYTES = 255
-
-
-@unique
-class PinKind(StrEnum):
-    """Ways to come by a PIN, as written in front of the colon of ``pin-source``."""
-
-    FILE = "file"
-    CREDENTIAL = "credential"
-    DESCRIPTOR = "fd"
-    PROMPT = "prompt"
-    PROTECTED = "protected"
-
-
-@dataclass(frozen=True, slots=True)
-class PinSource:
-    """Where a PIN is read from.
-
-    Written ``file:/path``, ``credential:NAME``, ``fd:N``, ``prompt``, or ``protected`` (the token
-    has a PIN pad of its own).
-    """
-
-    kind: PinKind
-    name: str = ""
-
-    @classmethod
-    def parse(cls, text: str | None) -> PinSource:
-        """Read a URI's ``pin-source`` (RFC 7512, section 2.4). None stands for ``prompt``.
-
-        :raises ConfigError: if it is none of the above.
-        """
-        if not text:
-            return cls(PinKind.PROMPT)
-        kind, _, name = text.partition(":")
-        if text.startswith("/"):
-            kind, name = "file", text
-        if kind == "file" and name.startswith("///"):
-            name = name[2:]  # file:///path, the form of RFC 8089 with an empty host
-        known = kind in set(PinKind)
-        needs_name = kind in (PinKind.FILE, PinKind.CREDENTIAL, PinKind.DESCRIPTOR)
-        if not known or needs_name != bool(name) or not _plausible(kind, name):
-            raise ConfigError(
-                "the token's pin-source is not understood",  # it may be the PIN: not shown
-                hint="Use file:/path, credential:NAME, fd:N, prompt or protected",
-            )
-        return cls(PinKind(kind), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +66,6 @@ class PinReader:
                 hint="Add pin-source=file:/path to the token's URI",
             )
         return self.prompt(f"PIN of token {token!r}: ").encode()
-
-
-def _plausible(kind: str, name: str) -> bool:
-    return {
-        "file": name.startswith("/"),
-        "fd": name.isdecimal() and len(name) < 6,
-        "credential": "/" not in name and not name.startswith("."),
-    }.get(kind, True)
 
 
 def _read_file(path: Path, *, private: bool) -> bytes:

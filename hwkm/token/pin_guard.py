@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwkm.errors import PinError
+from hwkm.errors import HwkmError, PinError
 from hwkm.token.p11 import WrongPinError
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 SALT_BYTES = 16
 HASH_BYTES = 32
 SLOTS = 8
-FILE_BYTES = SALT_BYTES + SLOTS * HASH_BYTES
+UNDER_WAY = SALT_BYTES + SLOTS * HASH_BYTES
+"""Where one byte says that a login was begun, and not yet ended."""
+FILE_BYTES = UNDER_WAY + 1
 """The file has a fixed size and its blocks are reserved before the first login, so that a full
 disk can't keep a wrong PIN from being remembered."""
 
@@ -45,12 +47,12 @@ class RefusedPins:
     @classmethod
     def parse(cls, data: bytes) -> RefusedPins:
         """Read the file's bytes; zeros stand for nothing remembered."""
-        slots = [data[at : at + HASH_BYTES] for at in range(SALT_BYTES, FILE_BYTES, HASH_BYTES)]
+        slots = [data[at : at + HASH_BYTES] for at in range(SALT_BYTES, UNDER_WAY, HASH_BYTES)]
         used = tuple(slot for slot in slots if len(slot) == HASH_BYTES and any(slot))
         return cls(data[:SALT_BYTES], used) if used else cls(os.urandom(SALT_BYTES))
 
     def pack(self) -> bytes:
-        """Return the file's bytes, always 272 of them."""
+        """Return the file's bytes, always 273 of them; no login is under way."""
         return (self.salt + b"".join(self.hashes)).ljust(FILE_BYTES, b"\0")
 
     def hold(self, pin: SecretBytes) -> bool:
@@ -90,23 +92,26 @@ class PinGuard:
     def attempt(self, pin: SecretBytes) -> Iterator[None]:
         """Allow one login with ``pin``: the block does it, and a refusal is remembered.
 
+        Where a login was begun and never ended (its process was killed), the token may have
+        refused the PIN. It is tried once more, but remembered as refused before that.
+
         :raises RefusedBeforeError: before the block runs, if this PIN was refused before.
         :raises PinError: before the block runs, if a refusal could not be remembered.
         """
         descriptor = self._open()
         try:
-            refused = RefusedPins.parse(os.pread(descriptor, FILE_BYTES, 0))
+            data = os.pread(descriptor, FILE_BYTES, 0)
+            refused = RefusedPins.parse(data)
             if refused.hold(pin):
                 raise RefusedBeforeError(
                     f"token {self.token.label!r} refused this very PIN before; not tried again",
                     hint=f"Correct the PIN. If it is right by now, remove {self.path}",
                 )
-            yield
-            if refused.hashes:
-                os.pwrite(descriptor, bytes(FILE_BYTES), 0)
-        except WrongPinError:
-            os.pwrite(descriptor, refused.with_pin(pin).pack(), 0)
-            raise
+            if any(data[UNDER_WAY:]):
+                os.pwrite(descriptor, refused.with_pin(pin).pack(), 0)
+            os.pwrite(descriptor, b"\x01", UNDER_WAY)
+            with _remembering(descriptor, refused, pin):
+                yield
         finally:
             os.close(descriptor)
 
@@ -120,3 +125,17 @@ class PinGuard:
                 hint="A wrong PIN could not be remembered, and a loop could lock the token",
             ) from error
         return descriptor
+
+
+@contextmanager
+def _remembering(descriptor: int, refused: RefusedPins, pin: SecretBytes) -> Iterator[None]:
+    """Write down how the login ended; after an error that is none of ours nothing is known."""
+    try:
+        yield
+    except WrongPinError:
+        os.pwrite(descriptor, refused.with_pin(pin).pack(), 0)
+        raise
+    except HwkmError:
+        os.pwrite(descriptor, refused.pack(), 0)
+        raise
+    os.pwrite(descriptor, bytes(FILE_BYTES), 0)

@@ -13,8 +13,9 @@ from pkcs11 import PROTECTED_AUTH
 from hwkm.errors import PinError, TokenError
 from hwkm.token import lock, p11, seal
 from hwkm.token.module import LOCK, Module
-from hwkm.token.pin import PinKind, PinSource, check_flags
+from hwkm.token.pin import check_flags
 from hwkm.token.pin_guard import PinGuard
+from hwkm.token.pin_source import PinKind, PinSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

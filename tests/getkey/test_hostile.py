@@ -125,17 +125,32 @@ def changed(wrapped: bytes, part: str, value: object) -> bytes:
     return envelope
 
 
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [("generation", 9), ("cipher", 1), ("created", 5), ("wrapped key", None)],
-)
-def test_a_changed_envelope_whose_key_is_in_the_keystore(
-    home: Home, part: str, value: object
-) -> None:
+def test_a_damaged_wrapped_key_whose_envelope_is_in_the_keystore(home: Home) -> None:
     good = home.getkey("LABEL", "Vol-0002").given
-    answer = home.getkey("READ", "Vol-0002", changed(good.wrapped, part, value))
+    answer = home.getkey("READ", "Vol-0002", changed(good.wrapped, "wrapped key", None))
     assert answer.given == good, "the keystore's own envelope serves, and goes into the label"
     assert " warning: " in home.log[-1]
+
+
+@pytest.mark.parametrize(("part", "value"), [("generation", 9), ("cipher", 1), ("created", 5)])
+def test_a_changed_header_whose_key_is_in_the_keystore(
+    home: Home, part: str, value: object
+) -> None:
+    """The key id may have been put into another label: the keystore's key may be a wrong one."""
+    good = home.getkey("LABEL", "Vol-0002").given
+    answer = home.getkey("READ", "Vol-0002", changed(good.wrapped, part, value))
+    assert answer.reply is None
+    assert "The label was changed" in answer.error
+    assert home.getkey("READ", "Vol-0002", good.wrapped).given == good
+
+
+def test_an_older_key_id_in_a_newer_label(home: Home) -> None:
+    older = home.getkey("LABEL", "Vol-0002").given
+    newer = home.getkey("LABEL", "Vol-0002").given
+    key_id = Envelope.parse(older.wrapped).header.key_id
+    answer = home.getkey("READ", "Vol-0002", changed(newer.wrapped, "key id", key_id))
+    assert answer.reply is None
+    assert "The label was changed" in answer.error
 
 
 @pytest.mark.parametrize(
@@ -172,7 +187,7 @@ def test_an_envelope_of_another_installation(home: Home, base: Path) -> None:
         (("--job", ""), "the option --job lacks its value"),
         (("--devise", "x"), "getkey has no option '--devise'"),
         (("extra",), "getkey has no option 'extra'"),
-        (("--debug",), "getkey has no option '--debug'"),
+        (("--verbose",), "getkey has no option '--verbose'"),
         (("a\nerror: b",), "getkey has no option"),
         ((b"\xff".decode(errors="surrogateescape"),), "getkey has no option"),
         (("--cipher", "NULL"), "--cipher NULL is not for Bacula"),

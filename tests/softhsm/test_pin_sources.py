@@ -12,7 +12,8 @@ import pytest
 
 from hwkm.errors import ConfigError, PinError, TokenError
 from hwkm.keys import SecretBytes
-from hwkm.token.pin import MAX_PIN_BYTES, PinKind, PinReader, PinSource, write_pin
+from hwkm.token.pin import MAX_PIN_BYTES, PinReader, write_pin
+from hwkm.token.pin_source import PinKind, PinSource
 
 from .sites import login, lose_login
 
