@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,23 @@ def test_only_a_refused_pin_is_remembered(tmp_path: Path) -> None:
         raise p11.WrongPinError("no")
     with pytest.raises(PinError, match="before"), guard.attempt(SecretBytes(b"1234")):
         raise AssertionError("tried")
+
+
+def test_logins_that_were_killed_are_not_repeated_for_ever(tmp_path: Path) -> None:
+    """Nobody knows what the token said: it is asked once more, by one process, and that is all."""
+    guard = PinGuard(tmp_path, INFO)
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            with guard.attempt(SecretBytes(b"1234")):
+                os.kill(os.getpid(), signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    with pytest.raises(PinError, match="before"), guard.attempt(SecretBytes(b"1234")):
+        raise AssertionError("tried")
+    with guard.attempt(SecretBytes(b"5678")):
+        pass
+    with guard.attempt(SecretBytes(b"1234")):
+        pass
 
 
 def test_user_and_security_officer_are_kept_apart(tmp_path: Path) -> None:
