@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cbor2
 
 from hwkm.errors import EnvelopeError, ParseError
-from hwkm.keys import KEY_ID_BYTES, Cipher
+from hwkm.keys import KEY_ID_BYTES, MAX_RECIPIENTS, Cipher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ MAX_LABEL_BYTES = 1024
 """What a Bacula label takes for certain: it can hold less than its own limit of 2,048."""
 MAX_RECIPIENT_ID_BYTES = 80
 MAX_BLOB_BYTES = 2048
-MAX_STANZAS = 16
+MAX_STANZAS = MAX_RECIPIENTS
 MAX_VOLUME_BYTES = 127
 MAX_GENERATION = 2**32 - 1
 MAX_CREATED = 253402300799

@@ -14,6 +14,9 @@ from hwkm.errors import ParseError
 KEY_ID_BYTES = 12
 """Length of a key id. Twelve bytes fit the A-KAD of every LTO drive."""
 
+MAX_RECIPIENTS = 16
+"""How many wrapped copies of one volume key there can be."""
+
 MINIMUM_ENTROPY_BYTES = 64
 """How much each random source gives for one volume key."""
 

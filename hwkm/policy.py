@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 from typing import TYPE_CHECKING
 
-from hwkm.envelope import MAX_STANZAS
 from hwkm.errors import ConfigError, PolicyError
+from hwkm.keys import MAX_RECIPIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,8 +88,8 @@ def check_recipients(rules: Iterable[Rule], known: Iterable[str]) -> None:
 def _what_is_wrong(recipients: tuple[str, ...], known: set[str]) -> str:
     if not recipients:
         return "no recipient"
-    if len(recipients) > MAX_STANZAS:
-        return f"more than {MAX_STANZAS} recipients"
+    if len(recipients) > MAX_RECIPIENTS:
+        return f"more than {MAX_RECIPIENTS} recipients"
     for place, name in enumerate(recipients):
         if name not in known:
             return f"the unknown recipient {name!r}"
