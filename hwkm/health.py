@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pkcs11 import TokenFlag
 
 from hwkm.checks import Check, fail, ok, warn
+from hwkm.envelope import Scheme
 from hwkm.errors import HwkmError
 from hwkm.keystore import sqlite
 from hwkm.keystore.engine import parse_url
@@ -151,10 +152,20 @@ def _master(session: TokenSession, record: MasterKey) -> Check:
     try:
         canary.check(recorded_master(session, record), record.canary)
         now = master.look_at(session, record.scheme, record.master_id).attributes
+        same_public = record.scheme is not Scheme.OAEP or _has_public_key(session, record)
     except HwkmError as error:
         return fail(name, str(error), error.hint)
     changed = sorted(key for key in record.attributes if now.get(key) != record.attributes[key])
     if changed:
         advice = "Somebody gave this key other rights; see hwkm token lint"
         return fail(name, f"its attributes changed: {', '.join(changed)}", advice)
+    if not same_public:
+        advice = "Somebody changed the record: new volumes would be wrapped to another's key"
+        return fail(name, "the public key on record is not the token's", advice)
     return ok(name, f"{record.scheme.label}, {record.state}: opens its canary")
+
+
+def _has_public_key(session: TokenSession, record: MasterKey) -> bool:
+    from hwkm.recipients.token_oaep import encode_public, read_public
+
+    return encode_public(read_public(session, record.master_id)) == record.public_key

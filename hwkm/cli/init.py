@@ -12,7 +12,6 @@ import typer
 from hwkm.cli.context import JsonOption, SchemeOption, caller, chosen_scheme
 from hwkm.cli.output import print_json
 from hwkm.errors import ConfigError, PolicyError
-from hwkm.initialize import initialize
 from hwkm.privileges import become
 from hwkm.supervise import protect
 
@@ -44,6 +43,8 @@ def init(
     protect()
     if owner is not None:
         _hand_over(folder, owner)
+    from hwkm.initialize import initialize  # it needs alembic, which takes long to import
+
     made = initialize(folder, wanted, caller())
     if as_json:
         print_json({"config": str(folder / "config.toml"), "master_id": made.master_id.hex()})

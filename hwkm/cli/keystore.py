@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from hwkm.cli.context import installation
-from hwkm.keystore import migrate as migrations
 
 app = typer.Typer(help="The keystore database.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,5 +20,7 @@ def migrate(context: typer.Context) -> None:
 
     Example: hwkm keystore migrate
     """
+    from hwkm.keystore import migrate as migrations  # alembic takes long to import
+
     revision = migrations.migrate(installation(context).config.keystore)
     typer.echo(f"The keystore is at revision {revision}.")

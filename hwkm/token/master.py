@@ -158,8 +158,17 @@ def generate(token: TokenSession, scheme: Scheme, master_id: bytes, label: str) 
         Scheme.GCM: (KeyType.AES, MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT),
         Scheme.HMAC_KDF: (KeyType.GENERIC_SECRET, MechanismFlag.SIGN),
     }[scheme]
-    with token.use(f"generating a master key for {scheme.label}") as session:
-        p11.generate_secret(session, kind, usage, LOCKED, store=True, key_id=master_id, label=label)
+    try:
+        with token.use(f"generating a master key for {scheme.label}") as session:
+            p11.generate_secret(
+                session, kind, usage, LOCKED, store=True, key_id=master_id, label=label
+            )
+    except p11.TokenOperationError as error:
+        raise TokenError(
+            str(error),
+            hint="If only the vendor's tool can make such keys, make one there and adopt it by "
+            "--existing",
+        ) from error
 
 
 def _generate_rsa(token: TokenSession, master_id: bytes, label: str) -> None:
