@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class Ledger:
     def take(self, operation: str, answer: Answer) -> Answer:
         """Write down ``answer``, if a key is in it."""
         if answer.has_key:
+            same = [a.key for _, a in self.answers if a.key_id == answer.key_id]
+            assert all(key == answer.key for key in same), "another key under the same id"
             self.answers.append((operation, answer))
         return answer
 
@@ -84,25 +87,19 @@ class Ledger:
             events = transaction.events()
             unused = [r for r in transaction.all_generations() if r.last_used is None]
         assert unused == [], "a generation was committed without its event"
-        for operation, answer in self.answers:
-            given = [
-                event
-                for event in events
-                if event.key_id == answer.key_id
-                and event.outcome is Outcome.OK
-                and event.operation is Operation(operation.lower())
-            ]
-            received = [a for o, a in self.answers if (o, a.key_id) == (operation, answer.key_id)]
-            assert len(given) >= len(received), "a key was given without an event"
+        given = Counter((e.operation, e.key_id) for e in events if e.outcome is Outcome.OK)
+        received = Counter((Operation(o.lower()), a.key_id) for o, a in self.answers)
+        assert received <= given, "a key was given without an event"
 
     def _check_stored(self, identities: Sequence[Identity]) -> None:
+        by_key = {answer.key_id: answer for _, answer in self.answers}
         with self.home.keystore().reading() as transaction:
-            for _, answer in self.answers:
-                stored = transaction.envelope(answer.key_id)
+            for key_id, answer in by_key.items():
+                stored = transaction.envelope(key_id)
                 assert stored is not None
                 opened = open_envelope(Envelope.parse(stored), identities)
                 assert opened.key.expose() == answer.key
-                record = transaction.generation(answer.key_id)
+                record = transaction.generation(key_id)
                 assert record is not None
                 assert record.generation == answer.generation
 

@@ -37,7 +37,7 @@ class TestAtEveryWrite:
             before = self._generations(home)
             answer = ledger.take("LABEL", forked.ask(home, "LABEL", VOLUME, kill=kill))
             new = self._generations(home) - before
-            ledger.check()
+            ledger.check(again=1)
             ledger.read_without_label(VOLUME)
             deaths += kill.happened
             unseen += new and not answer.has_key

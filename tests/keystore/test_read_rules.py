@@ -130,7 +130,7 @@ class TestWithALabel:
 class TestDamagedKeystore:
     """The label's envelope is enough; without it, no key is better than a wrong one."""
 
-    SAYS: ClassVar = {
+    SAYS: ClassVar[dict[Callable[[Envelope], Envelope], str]] = {
         with_broken_stanza: "does not open",
         with_broken_mac: "MAC",
         with_other_generation: "belongs to another volume key",
