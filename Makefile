@@ -5,7 +5,7 @@ SHELL := bash
 
 PYTHON ?= python3
 SETUP_DEBIAN ?= tools/setup-debian
-# Further arguments for pytest, as in: make test PYTEST='tests/scsi -x'
+# Further arguments for pytest, as in: make test PYTEST='tests/envelope -x'
 PYTEST ?=
 export PYTHON SETUP_DEBIAN
 
@@ -45,6 +45,6 @@ lock: ## Renew requirements/ from pyproject.toml, keeping versions
 lock-upgrade: ## Renew requirements/ with the newest versions
 	@tools/lock --upgrade
 
-clean: ## Remove the environment, the demonstration and all caches
+clean: ## Remove the environment, the demonstration and all caches here; the Bacula tree in /var/cache/hwkm-tests stays
 	rm -rf .venv .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,8 +26,7 @@ def _getkey(arguments: list[str]) -> int:
         return bacula.main(arguments)
     except Exception as error:  # noqa: BLE001  # whatever is missing, there is an answer
         # Bacula shows nothing of a command that fails, and everything of a line like this.
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        os.write(1, f"error: hwkm is not installed completely: {text}\n".encode(errors="replace"))
+        os.write(1, f"error: hwkm is not installed completely ({type(error).__name__})\n".encode())
         return 0
 
 

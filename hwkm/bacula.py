@@ -98,32 +98,36 @@ def main(arguments: Sequence[str]) -> int:
     deadline = time.monotonic() + ANSWER_SECONDS
     supervise.silence()
     log, options = Log(), Options(configuration.DEFAULT_PATH)
+    noise, problems = b"", []
     try:
         supervise.protect()
         options = parse_options(arguments, os.environ)
         config = configuration.load(options.config)
         become_owner_of(config.runtime_dir)
         log = Log(config.log)
-        reply = _supervised(config, options, log, deadline)
+        result = supervise.run(lambda: _work(config, options, log), deadline)
+        reply = result.answer if not result.trouble else _troubled(result.trouble)
+        noise, problems = result.noise, [result.trouble] if result.trouble else []
     except HwkmError as error:
-        log.error(f"getkey {_described(options)}: {error.diagnostics()}")
-        reply = error_line(error.diagnostics())
+        problems, reply = [error.diagnostics()], error_line(error.diagnostics())
     except Exception as error:  # noqa: BLE001  # Bacula must get its answer
-        log.error(f"getkey {_described(options)}: internal error: {error!r}")
+        problems = [f"internal error: {supervise.where(error)}"]
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
-    _answer(reply, options, log)
+    problems += _answer(reply)
+    _log_afterwards(log, f"getkey {_described(options)}", noise, problems)
     return 0
 
 
-def _supervised(config: Config, options: Options, log: Log, deadline: float) -> bytes:
-    result = supervise.run(lambda: _work(config, options, log), deadline)
-    asked = f"getkey {_described(options)}"
-    if result.noise:
-        log.warning(f"{asked}: printed by a library: {result.noise.decode('utf-8', 'replace')}")
-    if result.trouble:
-        log.error(f"{asked}: {result.trouble}")
-        return error_line(f"{result.trouble}; hwkm token probe shows whether the token works")
-    return result.answer
+def _log_afterwards(log: Log, asked: str, noise: bytes, problems: list[str]) -> None:
+    """Log what is not part of a decision; not before the answer, since a log can be slow."""
+    if noise:
+        log.warning(f"{asked}: printed by a library: {noise.decode('utf-8', 'replace')}")
+    for problem in problems:
+        log.error(f"{asked}: {problem}")
+
+
+def _troubled(trouble: str) -> bytes:
+    return error_line(f"{trouble}; hwkm token probe shows whether the token works")
 
 
 def _work(config: Config, options: Options, log: Log) -> bytes:
@@ -238,9 +242,10 @@ def _described(options: Options) -> str:
     return f"(job {options.job or '-'}, device {options.device or '-'})"
 
 
-def _answer(reply: bytes, options: Options, log: Log) -> None:
+def _answer(reply: bytes) -> list[str]:
+    """Write the answer, and return what went wrong with that."""
     try:
         os.write(1, reply)
     except OSError as error:
-        problem = f"the answer could not be written: {error.strerror}"
-        log.error(f"getkey {_described(options)}: {problem}")
+        return [f"the answer could not be written: {error.strerror}"]
+    return []

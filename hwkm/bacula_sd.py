@@ -111,8 +111,6 @@ def _volume_encryption(daemon: _Daemon) -> Iterator[Check]:
                 f"device {device.name}: Volume Encryption is neither yes, strong nor no",
                 "The Storage Daemon does not start: set it to yes",
             )
-        elif _drive_encrypts(daemon, device):
-            yield ok(name, f"device {device.name}: hwkm gives the volume's key to the drive")
         else:
             yield warn(
                 name,
@@ -122,22 +120,11 @@ def _volume_encryption(daemon: _Daemon) -> Iterator[Check]:
 
 
 def _any_encryption(daemon: _Daemon) -> Iterator[Check]:
-    if daemon.encrypting or any(_drive_encrypts(daemon, device) for device in daemon.devices):
+    if daemon.encrypting:
         return
     what = "no device encrypts its volumes" if daemon.devices else "there is no device"
     advice = "Set Volume Encryption = yes in the Device resources"
     yield daemon.missing("sd-volume-encryption", what, advice)
-
-
-def _drive_encrypts(daemon: _Daemon, device: Resource) -> bool:
-    name = device.get("name")
-    changers = [
-        changer
-        for changer in daemon.config.of_kind("autochanger")
-        if any(name in item.values for item in changer.directives if item.key == "device")
-    ]
-    commands = [resource.get("changercommand") or "" for resource in (device, *changers)]
-    return any(_is_hwkm(words) and "changer" in words for words in map(_words, commands))
 
 
 # --- the Encryption Command ---
@@ -159,7 +146,7 @@ def _no_command(daemon: _Daemon) -> Iterator[Check]:
             "sd-encryption-command",
             f"device {daemon.encrypting[0].name} encrypts, and there is no Encryption Command",
             "Jobs fail at once. Set it in the Storage resource: "
-            'Encryption Command = "/usr/bin/hwkm getkey --device %a --job %i"',
+            'Encryption Command = "/opt/hwkm/bin/hwkm getkey --device %a --job %i"',
         )
 
 
@@ -196,11 +183,11 @@ def _program(words: list[str], daemon: _Daemon) -> Check | None:
 
 
 def _key_manager(words: list[str]) -> Check | None:
-    if _is_hwkm(words):
+    if _is_getkey(words):
         return None
     return warn(
         "sd-encryption-command",
-        f"the Encryption Command is {printable(words[0]) if words else 'empty'}, not hwkm",
+        f"the Encryption Command is {printable(words[0]) if words else 'empty'}, not hwkm getkey",
         "Set it to hwkm getkey, or leave this be if another key manager is meant",
     )
 
@@ -221,8 +208,10 @@ def _words(command: str) -> list[str]:
     return ["".join(word) for word in found]
 
 
-def _is_hwkm(words: list[str]) -> bool:
-    return any(word.rpartition("/")[2] in ("hwkm", "hwkm-getkey") for word in words)
+def _is_getkey(words: list[str]) -> bool:
+    """Tell whether hwkm is run, by itself or by another program, with getkey in its arguments."""
+    names = [word.rpartition("/")[2] for word in words]
+    return "hwkm" in names and "getkey" in words[names.index("hwkm") + 1 :]
 
 
 # --- what is written beside the encrypted blocks ---

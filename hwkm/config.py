@@ -12,6 +12,7 @@ import msgspec
 
 from hwkm.errors import ConfigError
 from hwkm.keys import Cipher
+from hwkm.log import SYSLOG
 from hwkm.policy import Delivery, Policy, Rule, check_recipients, compile_pattern
 from hwkm.token.pin_source import PinSource
 from hwkm.token.settings import TokenSettings, locate_module
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_PATH = Path("/etc/hwkm/config.toml")
-SYSLOG = "syslog"
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

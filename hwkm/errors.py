@@ -31,10 +31,6 @@ class NotFoundError(HwkmError):
     """A volume, a key or a generation that was asked for does not exist."""
 
 
-class CheckFailedError(HwkmError):
-    """Something that was asked to be verified is not so."""
-
-
 class ConfigError(HwkmError):
     """The configuration or the way a command was called is wrong."""
 

@@ -141,10 +141,11 @@ def _token(session: TokenSession, masters: Sequence[MasterKey]) -> list[Check]:
     if info.flags & TokenFlag.USER_PIN_COUNT_LOW:
         advice = "Find out who tried a wrong PIN"
         findings.append(warn(name, "a wrong PIN was tried since the last login", advice))
-    return findings + [_master(session, record) for record in masters]
+    return findings + [check_master(session, record) for record in masters]
 
 
-def _master(session: TokenSession, record: MasterKey) -> Check:
+def check_master(session: TokenSession, record: MasterKey) -> Check:
+    """Let a master key open its canary, and compare it with its record."""
     name = f"master key {record.master_id.hex()}"
     if record.state is State.PRE_ACTIVE or record.canary is None:
         advice = "Run hwkm master create again: it finishes what was interrupted"

@@ -43,8 +43,8 @@ class Cipher(IntEnum):
 class SecretBytes:
     """Key bytes that can't be printed, formatted, compared in variable time, copied or pickled.
 
-    :meth:`expose` is the only way out. Its callers are few and known: the Encryption Command's
-    reply, wrapping, and key derivation.
+    :meth:`expose` is the only way out. For a volume key its callers are the Encryption Command's
+    reply, the wrapping schemes and key derivation; for a PIN, logging in and the PIN file.
     """
 
     __slots__ = ("__data",)

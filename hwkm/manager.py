@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hwkm import envelope as envelopes
-from hwkm.envelope import Envelope, Header, Scheme
+from hwkm.envelope import Envelope, Header
 from hwkm.errors import (
     EnvelopeError,
     KeystoreError,
-    NotFoundError,
     ParseError,
     PinError,
     PolicyError,
@@ -24,7 +23,14 @@ from hwkm.errors import (
 )
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
-from hwkm.recipients import Identity, Opened, open_envelope
+from hwkm.reading import (
+    about_import,
+    choose,
+    open_any,
+    parse_stored,
+    refuse_destroyed,
+    refuse_disagreement,
+)
 from hwkm.recipients.token import TokenIdentity, TokenRecipient, recorded_master
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from hwkm.keystore.records import MasterKey
     from hwkm.keystore.source import KeystoreSource
     from hwkm.keystore.store import Transaction
+    from hwkm.recipients import Identity
     from hwkm.tokens import Tokens
 
 
@@ -150,14 +157,16 @@ class KeyManager:
         stored, records, notes = self._on_record(volume, on_label)
         identities: list[Identity] = list(self._tokens.identities(records))
         candidates = [found for found in (on_label, stored) if found is not None]
-        opened, served, problems = _open_any(candidates, identities)
-        _refuse_disagreement(on_label, served)
+        if on_label == stored:
+            candidates = candidates[:1]
+        opened, served, problems = open_any(candidates, identities)
+        refuse_disagreement(on_label, served)
         notes += problems
         with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
             transaction.lock_volume(volume)  # of several readers, one may import
             if transaction.generation(served.header.key_id) is None:
                 self._import(transaction, served, caller)
-                notes += _about_import(opened)
+                notes += about_import(opened)
             self._write_handout(transaction, Operation.READ, served.header, caller, notes)
         given = served if served is on_label else envelopes.fit(served, opened.key)
         return Handout(opened.key, given, notes)
@@ -245,13 +254,13 @@ class KeyManager:
             notes: tuple[str, ...] = ()
             record: Generation | None
             if on_label is None:
-                record, notes = _choose(transaction, volume)
+                record, notes = choose(transaction, volume)
             else:
                 record = transaction.generation(on_label.header.key_id)
-                _refuse_destroyed(record)
+                refuse_destroyed(record)
             blob = None if record is None else transaction.envelope(record.key_id)
         try:
-            stored = None if record is None else _parse_stored(blob, record)
+            stored = None if record is None else parse_stored(blob, record)
         except KeystoreError as error:
             if on_label is None:
                 raise
@@ -316,109 +325,3 @@ def _active_master(transaction: Transaction, token: str) -> MasterKey:
 def by_id(masters: Sequence[MasterKey]) -> dict[bytes, MasterKey]:
     """Return the records of master keys by their ids."""
     return {master.master_id: master for master in masters}
-
-
-def _choose(transaction: Transaction, volume: str) -> tuple[Generation, tuple[str, ...]]:
-    """Return the generation to take when the label holds no envelope, and whether it is a guess."""
-    known = transaction.generations(volume)
-    if not known:
-        raise NotFoundError(
-            f"volume {volume!r} has no envelope in its label, and the keystore does not know it",
-            hint="Restore the keystore's backup, or check that the right volume is mounted",
-        )
-    chosen = transaction.last_handed_out(volume) or known[-1]
-    _refuse_destroyed(chosen)
-    if len(known) == 1:
-        return chosen, ()
-    guess = (
-        f"the label holds no envelope: generation {chosen.generation} of {len(known)} is a guess "
-        "to be checked, it was handed out last"
-    )
-    return chosen, (guess,)
-
-
-def _parse_stored(blob: bytes | None, record: Generation) -> Envelope:
-    """Return the envelope of ``record`` out of the keystore's bytes.
-
-    :raises KeystoreError: if it is missing or damaged, or another key's.
-    """
-    what = f"the keystore's envelope of key {record.key_id.hex()}"
-    hint = "Restore the keystore's backup; the envelope in the volume's label opens it too"
-    if blob is None:
-        raise KeystoreError(f"{what} is missing", hint=hint)
-    try:
-        parsed = Envelope.parse(blob)
-    except ParseError as error:
-        raise KeystoreError(f"{what} is damaged: {error}", hint=hint) from error
-    header = parsed.header
-    on_record = (record.key_id, record.volume, record.generation, record.cipher)
-    if (header.key_id, header.volume, header.generation, header.cipher) != on_record:
-        raise KeystoreError(f"{what} belongs to another volume key", hint=hint)
-    return parsed
-
-
-def _about_import(opened: Opened) -> tuple[str, ...]:
-    notes = ("the keystore did not know this key: imported from the label",)
-    if opened.stanza.scheme is not Scheme.OAEP:
-        return notes
-    return (*notes, "whoever has the RSA public key can have made this label: see who wrote it")
-
-
-def _refuse_destroyed(record: Generation | None) -> None:
-    if record is not None and record.state is State.DESTROYED:
-        raise PolicyError(
-            f"the key of volume {record.volume!r}, generation {record.generation}, was destroyed",
-            hint="What is on the medium is gone; label the volume anew",
-        )
-
-
-def _refuse_disagreement(on_label: Envelope | None, served: Envelope) -> None:
-    """Refuse the keystore's envelope for a label whose key id it has for something else.
-
-    Such a label was changed: its own envelope did not open, and the keystore's opened to a key that
-    is not the one on the medium.
-    """
-    if on_label is None or on_label.header == served.header:
-        return
-    raise EnvelopeError(
-        f"the label says that key {served.header.key_id.hex()} is {_of(on_label.header)}, "
-        f"the keystore that it is {_of(served.header)}",
-        hint="The label was changed, or somebody else wrote it. No key is given",
-    )
-
-
-def _of(header: Header) -> str:
-    made = f"made at {header.created}"
-    return (
-        f"of volume {header.volume!r}, generation {header.generation}, {header.cipher.name}, {made}"
-    )
-
-
-def _open_any(
-    candidates: Sequence[Envelope], identities: Sequence[Identity]
-) -> tuple[Opened, Envelope, tuple[str, ...]]:
-    """Open every candidate; return the first that opened, and what kept others from it.
-
-    :raises EnvelopeError: if two hold different keys. Otherwise, if none opens, what kept the
-        first from it.
-    """
-    opened: list[tuple[Opened, Envelope]] = []
-    failures: list[EnvelopeError | TokenError | PinError] = []
-    for candidate in candidates:
-        if any(candidate == envelope for _, envelope in opened):
-            continue
-        try:
-            opened.append((open_envelope(candidate, identities), candidate))
-        except (EnvelopeError, TokenError, PinError) as error:
-            failures.append(error)
-    if not opened:
-        raise failures[0]
-    (first, served), *others = opened
-    for other, envelope in others:
-        if other.key != first.key or envelope.header != served.header:
-            raise EnvelopeError(
-                f"label and keystore hold different keys under the key id "
-                f"{served.header.key_id.hex()}",
-                hint="One of them was forged. No key is given; compare both with their backups",
-            )
-    return first, served, (*first.problems, *(str(failure) for failure in failures))

@@ -17,6 +17,7 @@ from hwkm.keystore.records import Event, MasterKey, Operation, Outcome, State
 from hwkm.recipients import canary
 from hwkm.recipients.token import recorded_master
 from hwkm.token import master as objects
+from hwkm.token import p11
 from hwkm.token.probe import choose_scheme, probe
 
 if TYPE_CHECKING:
@@ -156,8 +157,6 @@ def find_existing(token: TokenSession, scheme: Scheme, name: str) -> bytes:
 
     :raises NotFoundError: if there is no such key, or several, or it has no id.
     """
-    from hwkm.token import p11
-
     with token.use("looking for an existing key") as session:
         kind = objects.object_class(scheme)
         found = p11.find(session, kind, label=name)

@@ -110,12 +110,12 @@ def _be_child(
         _write_all(answer_in, work())
         code = 0
     except BaseException as error:  # noqa: BLE001  # this process ends here, whatever it is
-        _write_all(2, _where(error).encode())
+        _write_all(2, where(error).encode())
     finally:
         os._exit(code)
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """Return kind and place of an unforeseen error, without its text, which could hold anything."""
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[::-1])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwkm.checks import Check, fail, ok, warn
-from hwkm.envelope import Envelope
-from hwkm.errors import EnvelopeError, HwkmError, ParseError, PinError, TokenError
+from hwkm.errors import EnvelopeError, HwkmError, KeystoreError, PinError, TokenError
+from hwkm.reading import parse_stored
 from hwkm.recipients import NotMineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hwkm.envelope import Stanza
+    from hwkm.envelope import Envelope, Stanza
     from hwkm.keystore.engine import Keystore
     from hwkm.keystore.records import Generation
     from hwkm.recipients import Identity
@@ -45,16 +45,10 @@ def _check_envelope(
     record: Generation, blob: bytes | None, identities: Sequence[Identity]
 ) -> list[Check]:
     name = f"volume {record.volume}, generation {record.generation}"
-    if blob is None:
-        return [fail(name, "its envelope is missing", _ADVICE)]
     try:
-        envelope = Envelope.parse(blob)
-    except ParseError as error:
+        envelope = parse_stored(blob, record)
+    except KeystoreError as error:
         return [fail(name, str(error), _ADVICE)]
-    header = envelope.header
-    on_record = (record.key_id, record.volume, record.generation, record.cipher)
-    if (header.key_id, header.volume, header.generation, header.cipher) != on_record:
-        return [fail(name, "its envelope belongs to another volume key", _ADVICE)]
     findings = [_check_stanza(name, envelope, stanza, identities) for stanza in envelope.stanzas]
     if not any(finding.status == "ok" for finding in findings):
         findings.append(fail(name, "no recipient at hand opens it", "Connect one of its tokens"))

@@ -39,7 +39,7 @@ Storage {                             # definition of myself
   Plugin Directory = "/usr/lib/bacula"
   Maximum Concurrent Jobs = 20
   SDAddress = 127.0.0.1
-  Encryption Command = "@program@ --job %i --device %a"
+  Encryption Command = "@program@ getkey --job %i --device %a"
 }
 
 Director {
@@ -90,7 +90,7 @@ class Site:
         self.root = folder / "root"
         self.work = folder / "work"
         self.path = folder / "bacula-sd.conf"
-        self.program = folder / "hwkm-getkey"
+        self.program = folder / "hwkm"
         for made in (self.root, self.work):
             made.mkdir()
         self.program.write_text("#!/bin/sh\n")
@@ -183,32 +183,34 @@ def test_an_unknown_word_for_encryption(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "statuses"),
+    "command",
     [
-        ("/usr/bin/hwkm drive changer -- /usr/lib/bacula/mtx-changer %c %o %S %a %d", []),
-        ("/usr/lib/bacula/mtx-changer %c %o %S %a %d", ["warn"]),
-        ("/usr/lib/bacula/hwkm-less changer", ["warn"]),
+        "/usr/bin/hwkm drive changer -- /usr/lib/bacula/mtx-changer %c %o %S %a %d",
+        "/usr/bin/hwkm getkey changer",
+        "/usr/lib/bacula/mtx-changer %c %o %S %a %d",
     ],
 )
-def test_encryption_in_the_drive(site: Site, command: str, statuses: list[str]) -> None:
+def test_no_changer_command_makes_up_for_encryption(site: Site, command: str) -> None:
     site.with_("/usr/lib/bacula/mtx-changer %c %o %S %a %d", command)
     site.with_("Volume Encryption = yes", "Volume Encryption = no")
-    assert status_of(site.bad()) == statuses
+    assert site.bad() == [(Status.WARN, "device LTO-0 writes its volumes in clear")]
 
 
-def test_all_drives_encrypt_themselves(site: Site) -> None:
+def test_no_changer_command_of_a_device_makes_up_for_encryption(site: Site) -> None:
     site.text = (
-        "Device { Name = D; Changer Command = '"
-        'x; Changer Command = "hwkm drive changer -- mtx-changer %c %o %S %a %d" }'
+        'Device { Name = D; Changer Command = "hwkm drive changer -- mtx-changer %c %o %S %a %d" }'
     )
-    assert site.bad() == []
+    assert site.bad() == [
+        (Status.WARN, "device D writes its volumes in clear"),
+        (Status.FAIL, "no device encrypts its volumes"),
+    ]
 
 
 # --- the Encryption Command ---
 
 
 def command_of(site: Site) -> str:
-    return f'"{site.program} --job %i --device %a"'
+    return f'"{site.program} getkey --job %i --device %a"'
 
 
 def test_no_encryption_command(site: Site) -> None:
@@ -232,22 +234,22 @@ def test_no_encryption_command_and_nothing_to_encrypt(site: Site) -> None:
 
 @pytest.mark.parametrize(("length", "statuses"), [(127, []), (128, ["fail"])])
 def test_length_of_the_encryption_command(site: Site, length: int, statuses: list[str]) -> None:
-    command = f"{site.program} --job %i ".ljust(length, "x")
+    command = f"{site.program} getkey --job %i ".ljust(length, "x")
     site.with_(command_of(site), f'"{command}"')
     assert status_of(site.bad()) == statuses
 
 
 def test_length_is_counted_in_bytes(site: Site) -> None:
-    command = f"{site.program} --job %i ".ljust(100, "é")
+    command = f"{site.program} getkey --job %i ".ljust(100, "é")
     site.with_(command_of(site), f'"{command}"')
     ((status, detail),) = site.bad()
     assert status is Status.FAIL
     assert "bytes long" in detail
 
 
-@pytest.mark.parametrize("program", ["/nonexistent/hwkm-getkey", "hwkm-getkey-of-nobody", "."])
+@pytest.mark.parametrize("program", ["/nonexistent/hwkm", "hwkm-of-nobody", "."])
 def test_no_such_program(site: Site, program: str) -> None:
-    site.with_(command_of(site), f'"{program} hwkm %i"')
+    site.with_(command_of(site), f'"{program} hwkm getkey %i"')
     ((status, detail),) = site.bad()
     assert status is Status.FAIL
     assert program in detail
@@ -296,16 +298,30 @@ def test_a_user_that_is_not_there(site: Site, user: str) -> None:
     assert status_of(site.bad(user=user)) == ["warn"]
 
 
-@pytest.mark.parametrize("word", ["hwkm", "hwkm-getkey"])
-def test_programs_that_are_hwkm(site: Site, word: str) -> None:
-    site.with_(command_of(site), f'"/bin/sh -m {word} %i"')
+@pytest.mark.parametrize(
+    "words", ["hwkm getkey", "/opt/hwkm/bin/hwkm getkey", "hwkm --config /etc/x getkey"]
+)
+def test_programs_that_are_hwkm(site: Site, words: str) -> None:
+    site.with_(command_of(site), f'"/bin/sh -m {words} %i"')
     assert site.bad() == []
 
 
-def test_another_key_manager(site: Site) -> None:
-    site.with_(command_of(site), '"/bin/true getkey %i"')
+@pytest.mark.parametrize(
+    "words",
+    ["getkey", "hwkm", "hwkm-getkey", "hwkm-getkey getkey", "getkey hwkm", "hwkm drive changer"],
+)
+def test_another_key_manager(site: Site, words: str) -> None:
+    site.with_(command_of(site), f'"/bin/true {words} %i"')
     assert site.bad() == [
-        (Status.WARN, "the Encryption Command is /bin/true, not hwkm"),
+        (Status.WARN, "the Encryption Command is /bin/true, not hwkm getkey"),
+    ]
+
+
+def test_a_program_called_hwkm_getkey(site: Site) -> None:
+    program = site.program.rename(site.program.with_name("hwkm-getkey"))
+    site.with_(command_of(site), f'"{program} --job %i"')
+    assert site.bad() == [
+        (Status.WARN, f"the Encryption Command is {program}, not hwkm getkey"),
     ]
 
 
@@ -314,22 +330,23 @@ def test_another_key_manager(site: Site) -> None:
     [("--job %i", []), ("--job '%i'", []), ("%%%i", []), ("", ["warn"]), ("%%i", ["warn"])],
 )
 def test_the_job_id(site: Site, options: str, statuses: list[str]) -> None:
-    site.with_(command_of(site), f'"{site.program} {options}"')
+    site.with_(command_of(site), f'"{site.program} getkey {options}"')
     assert status_of(site.bad()) == statuses
 
 
 def test_a_command_without_quotes_ends_at_its_first_blank(site: Site) -> None:
-    site.with_(command_of(site), f"{site.program} --job %i")
-    ((status, detail),) = site.bad()
-    assert status is Status.WARN
-    assert "%i" in detail
+    site.with_(command_of(site), f"{site.program} getkey --job %i")
+    (manager, job) = site.bad()
+    assert manager == (Status.WARN, f"the Encryption Command is {site.program}, not hwkm getkey")
+    assert job[0] is Status.WARN
+    assert "%i" in job[1]
 
 
 def test_a_program_with_blanks_in_its_path(site: Site) -> None:
     spaced = site.program.with_name("a b")
     spaced.mkdir()
     shutil.copy(site.program, spaced)
-    site.with_(command_of(site), f"\"'{spaced}/hwkm-getkey' --job %i\"")
+    site.with_(command_of(site), f"\"'{spaced}/hwkm' getkey --job %i\"")
     assert site.bad() == []
 
 
@@ -873,7 +890,13 @@ PIECES = st.sampled_from(
     [
         *"{}=;,#@|\\\"'\n\r\t ",
         *["Device", "Storage", "Autochanger", "Name", "A", "Volume Encryption", "yes", "strong"],
-        *["Encryption Command", '"/bin/true hwkm %i"', "Spool Directory", "/", "Block Checksum"],
+        *[
+            "Encryption Command",
+            '"/bin/true hwkm getkey %i"',
+            "Spool Directory",
+            "/",
+            "Block Checksum",
+        ],
         *[
             "Maximum Block Size",
             "1 GB",

@@ -28,6 +28,7 @@ initialize health verify
 provision
 installation
 manager
+reading
 tokens
 recipients
 keystore

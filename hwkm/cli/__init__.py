@@ -54,8 +54,8 @@ def options(
     ] = False,
 ) -> None:
     """Hardware-backed key manager for encrypted backup volumes."""
-    del version
-    context.obj = Settings(config, debug)
+    del version, debug  # main() looks for --debug itself: an error can be older than this
+    context.obj = Settings(config)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from hwkm.supervise import protect
 from hwkm.token.pin import PinReader
 
 if TYPE_CHECKING:
-    from hwkm.config import Config
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,6 @@ class Settings:
     """The options that stand before the command."""
 
     config: Path
-    debug: bool
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -75,11 +74,6 @@ def settings(context: typer.Context) -> Settings:
     if not isinstance(found, Settings):
         raise TypeError("the main callback did not run")
     return found
-
-
-def config_of(context: typer.Context) -> Config:
-    """Return the configuration without becoming anybody."""
-    return configuration.load(settings(context).config)
 
 
 def pin_reader() -> PinReader:

@@ -25,7 +25,7 @@ def getkey(
 ) -> None:
     """Bacula's Encryption Command: environment in, reply out. Always exits with status 0.
 
-    Example: Encryption Command = "/usr/bin/hwkm getkey --device %a --job %i"
+    Example: Encryption Command="/opt/hwkm/bin/hwkm getkey --device %a --job %i"
     """
     del device, job, cipher
     raise typer.Exit(bacula.main(sys.argv[1:]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwkm.checks import Check, fail, ok
+from hwkm.checks import Check, fail
 from hwkm.cli.context import (
     JsonOption,
     SchemeOption,
@@ -17,10 +17,9 @@ from hwkm.cli.context import (
     now,
 )
 from hwkm.cli.output import print_json, print_table, report, text, time_text
-from hwkm.errors import ConfigError, HwkmError, NotFoundError
+from hwkm.errors import ConfigError, NotFoundError
+from hwkm.health import check_master
 from hwkm.provision import Provisioner, find_existing
-from hwkm.recipients import canary
-from hwkm.recipients.token import recorded_master
 
 if TYPE_CHECKING:
     from hwkm.keystore.records import MasterKey
@@ -123,14 +122,10 @@ def check(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def _check(tokens: Tokens, master: MasterKey) -> Check:
-    name = f"master key {master.master_id.hex()}"
-    if master.canary is None:
-        return fail(name, "unfinished", "Run hwkm master create again")
     try:
-        canary.check(recorded_master(tokens.session(master.token), master), master.canary)
-    except HwkmError as error:
-        return fail(name, str(error), error.hint)
-    return ok(name, f"{master.scheme.label}, {master.state}: opens its canary")
+        return check_master(tokens.session(master.token), master)
+    except ConfigError as error:
+        return fail(f"master key {master.master_id.hex()}", str(error), error.hint)
 
 
 def _find(masters: list[MasterKey], prefix: str) -> MasterKey:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,8 @@ import typer
 
 from hwkm.cli.context import JsonOption, TokenOption, installation, pin_reader
 from hwkm.cli.output import print_json, print_table, report, text
-from hwkm.errors import ConfigError
+from hwkm.errors import ConfigError, PinError
+from hwkm.keys import SecretBytes
 from hwkm.supervise import protect
 from hwkm.token import lock
 from hwkm.token.change_pin import change_pin_file, generate_pin
@@ -151,15 +154,26 @@ def change_pin(
     """
     site = installation(context)
     settings = site.config.token(token)
-    if new_pin is None:
-        pin = generate_pin()
-    else:
-        given = pin_reader().read(PinSource.parse(new_pin), settings.name)
-        if given is None:
-            raise ConfigError("the new PIN can't come from a PIN pad")
-        pin = given
+    pin = generate_pin() if new_pin is None else _read_new_pin(PinSource.parse(new_pin))
     path = change_pin_file(settings, site.access, pin)
     typer.echo(f"Changed. {path} holds the new PIN; back it up.")
+
+
+def _read_new_pin(source: PinSource) -> SecretBytes:
+    reader = pin_reader()
+    if reader.prompt is not None:
+        reader = replace(reader, prompt=_ask_twice)
+    pin = reader.read(source, "the new PIN")
+    if pin is None:
+        raise ConfigError("the new PIN can't come from a PIN pad")
+    return pin
+
+
+def _ask_twice(_prompt: str) -> str:
+    first = getpass.getpass("New PIN: ")
+    if getpass.getpass("The new PIN again: ") != first:
+        raise PinError("the two PINs differ; nothing was changed")
+    return first
 
 
 def _variable(word: str) -> tuple[str, str]:

@@ -8,9 +8,9 @@ import typer
 
 from hwkm.cli.context import JsonOption, installation
 from hwkm.cli.output import print_json, print_table, report, text, time_text
-from hwkm.envelope import Envelope
 from hwkm.errors import NotFoundError
 from hwkm.manager import by_id
+from hwkm.reading import parse_stored
 from hwkm.verify import check_volumes
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def show(
     if not records:
         raise NotFoundError(f"there is no volume {volume!r}", hint="hwkm volume list shows all")
     shown = [
-        {**_generation(record), "recipients": _recipients(blob), "proof": None}
+        {**_generation(record), "recipients": _recipients(blob, record), "proof": None}
         for record, blob in zip(records, blobs, strict=True)
     ]
     if as_json:
@@ -102,10 +102,8 @@ def _generation(record: Generation) -> dict[str, Any]:
     }
 
 
-def _recipients(blob: bytes | None) -> list[dict[str, str]]:
-    if blob is None:
-        return []
+def _recipients(blob: bytes | None, record: Generation) -> list[dict[str, str]]:
     return [
         {"id": stanza.recipient_id.hex(), "kind": "token", "scheme": stanza.scheme.label}
-        for stanza in Envelope.parse(blob).stanzas
+        for stanza in parse_stored(blob, record).stanzas
     ]

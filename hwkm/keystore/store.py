@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hwkm.envelope import Envelope, Scheme
+from hwkm.envelope import MAX_GENERATION, Envelope, Scheme
 from hwkm.errors import KeystoreError, ParseError
 from hwkm.keys import Cipher
 from hwkm.keystore import schema
@@ -74,9 +74,18 @@ class Transaction:
         return found
 
     def next_generation(self, volume_id: int) -> int:
-        """Return the number that a volume's next generation gets."""
+        """Return the number that a volume's next generation gets.
+
+        :raises KeystoreError: if there is none left.
+        """
         query = select(func.max(_GENERATION.generation)).where(_GENERATION.volume_id == volume_id)
-        return int(self.connection.execute(query).scalar() or 0) + 1
+        number = int(self.connection.execute(query).scalar() or 0) + 1
+        if number > MAX_GENERATION:
+            raise KeystoreError(
+                "the volume has no generation numbers left: one of its labels was forged",
+                hint="Look into its events for an import, and give the medium another name",
+            )
+        return number
 
     def add_generation(self, volume_id: int, record: Generation, blob: bytes) -> None:
         """Add a generation with its envelope; the volume's active ones become deactivated."""
@@ -237,6 +246,13 @@ def _generation_values(record: Generation) -> dict[str, Any]:
     }
 
 
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError("a column that must hold a JSON object holds something else")
+    return value
+
+
 @_refusing_damage("the record of a master key")
 def _master(row: Row[Any]) -> MasterKey:
     return MasterKey(
@@ -247,8 +263,8 @@ def _master(row: Row[Any]) -> MasterKey:
         scheme=Scheme.from_label(row.scheme),
         state=State(row.state),
         created=row.created,
-        attributes=json.loads(row.attributes),
-        parameters=json.loads(row.parameters),
+        attributes=_json_object(row.attributes),
+        parameters=_json_object(row.parameters),
         canary=row.canary,
         public_key=row.public_key,
     )

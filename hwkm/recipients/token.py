@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hwkm.keystore.records import MasterKey
     from hwkm.recipients.base import MasterCipher
+    from hwkm.recipients.token_oaep import OaepHash
     from hwkm.token.session import TokenSession
 
 
@@ -34,15 +35,25 @@ def recorded_master(token: TokenSession, record: MasterKey) -> MasterCipher:
     cipher = _cipher(token, record.scheme, record.master_id, record.label)
     if record.scheme is not Scheme.OAEP:
         return cipher
-    from hwkm.recipients.token_oaep import OaepHash, TokenOaep, decode_public
+    from hwkm.recipients.token_oaep import TokenOaep, decode_public
 
     return TokenOaep(
         token=token,
         master_id=record.master_id,
         label=record.label,
         public=decode_public(record.public_key) if record.public_key else None,
-        hash=OaepHash[record.parameters.get("oaep_hash", OaepHash.SHA1.name)],
+        hash=_oaep_hash(record),
     )
+
+
+def _oaep_hash(record: MasterKey) -> OaepHash:
+    from hwkm.recipients.token_oaep import OaepHash
+
+    name = record.parameters.get("oaep_hash")
+    for kind in OaepHash:
+        if kind.name == name:
+            return kind
+    raise ParseError(f"the record of master key {record.master_id.hex()} has no known OAEP hash")
 
 
 def _cipher(

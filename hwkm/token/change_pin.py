@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hwkm.errors import ConfigError
 from hwkm.keys import SecretBytes
+from hwkm.token import lock
 from hwkm.token.p11 import WrongPinError
 from hwkm.token.pin import write_pin
 from hwkm.token.pin_guard import RefusedBeforeError
@@ -45,18 +46,26 @@ def change_pin_file(settings: TokenSettings, access: Access, new: SecretBytes) -
             hint="Change it with the vendor's tool, and then where it comes from",
         )
     current = Path(source.name)
+    # One run at a time, and nobody reads the file while it is not the token's PIN.
+    with lock.held(access.runtime_dir, access.lock_seconds):
+        _change(settings, access, current, new)
+    return current
+
+
+def _change(settings: TokenSettings, access: Access, current: Path, new: SecretBytes) -> None:
     pending = current.with_name(current.name + ".new")
     if pending.exists():
         _settle(settings, access, current, pending)
-    write_pin(pending, new)
-    try:
-        with TokenSession(settings, access, writable=True) as token:
-            _set_pin(token, access, source, new)
-    except WrongPinError:
-        pending.unlink()
-        raise
+    with TokenSession(settings, access, writable=True) as token:
+        with token.use("logging in with the old PIN"):
+            pass  # before a new PIN is on disk, which a later run would have to try
+        write_pin(pending, new)
+        try:
+            _set_pin(token, access, PinSource(PinKind.FILE, str(current)), new)
+        except WrongPinError:
+            pending.unlink()
+            raise
     pending.replace(current)
-    return current
 
 
 def _set_pin(token: TokenSession, access: Access, source: PinSource, new: SecretBytes) -> None:

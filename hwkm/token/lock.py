@@ -25,6 +25,8 @@ _POLL_SECONDS = 0.01
 _guard = RLock()
 _held: dict[Path, tuple[int, int]] = {}
 """Descriptor and number of holders in this process, by path."""
+_in_vain: dict[Path, float] = {}
+"""When this process last gave up waiting, by path."""
 
 
 def acquire(runtime_dir: Path, seconds: float) -> None:
@@ -38,7 +40,13 @@ def acquire(runtime_dir: Path, seconds: float) -> None:
             descriptor, holders = _held[path]
             _held[path] = descriptor, holders + 1
         else:
-            _held[path] = _lock(path, seconds), 1
+            _held[path] = _lock(path, _patience(path, seconds)), 1
+
+
+def _patience(path: Path, seconds: float) -> float:
+    """Return how long to wait: who waited in vain just now does not do so again."""
+    since = time.monotonic() - _in_vain.get(path, -seconds - time.monotonic())
+    return seconds if since >= seconds else 0
 
 
 def release(runtime_dir: Path) -> None:
@@ -88,8 +96,9 @@ def _wait(descriptor: int, path: Path, seconds: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
+                _in_vain[path] = time.monotonic()
                 raise TokenError(
-                    f"another hwkm process has been using the token for {seconds:.0f} seconds",
+                    "another hwkm process uses the token and does not let go of it",
                     hint=f"See who holds {path} (fuser shows it), and whether the token hangs",
                 ) from None
             time.sleep(_POLL_SECONDS)

@@ -105,7 +105,8 @@ class PinGuard:
             if refused.hold(pin):
                 raise RefusedBeforeError(
                     f"token {self.token.label!r} refused this very PIN before; not tried again",
-                    hint=f"Correct the PIN. If it is right by now, remove {self.path}",
+                    hint="Correct the PIN. If it is right (two logins that hung count too), remove "
+                    f"{self.path}",
                 )
             if any(data[UNDER_WAY:]):
                 os.pwrite(descriptor, refused.with_pin(pin).pack(), 0)

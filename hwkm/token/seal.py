@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwkm.errors import TokenError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,9 +19,19 @@ MARK = "# SoftHSM's configuration for this folder only; hwkm sets SOFTHSM2_CONF 
 
 
 def set_writable(environment: Mapping[str, str], *, writable: bool) -> None:
-    """Make the token files of a private SoftHSM writable or read-only; no other is touched."""
+    """Make the token files of a private SoftHSM writable or read-only; no other is touched.
+
+    :raises TokenError: if they are to be written and can't be made writable.
+    """
     conf = Path(environment.get("SOFTHSM2_CONF", ""))
-    if not conf.is_file() or not conf.read_text(encoding="utf-8").startswith(MARK):
-        return
-    for path in (conf.parent / "tokens").glob("*/*"):
-        path.chmod(0o600 if writable else 0o400)
+    try:
+        if not conf.is_file() or not conf.read_bytes().startswith(MARK.encode()):
+            return
+        for path in (conf.parent / "tokens").glob("*/*"):
+            path.chmod(0o600 if writable else 0o400)
+    except OSError as error:
+        if writable:
+            raise TokenError(
+                f"the token's files below {conf.parent} can't be made writable: {error.strerror}",
+                hint="They must belong to the user that hwkm runs as",
+            ) from error

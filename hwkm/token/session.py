@@ -127,8 +127,7 @@ class TokenSession:
         if not self._locked:
             lock.acquire(self._access.runtime_dir, self._access.lock_seconds)
             self._locked = True
-        if self._writable:
-            seal.set_writable(self.settings.environment, writable=True)
+        seal.set_writable(self.settings.environment, writable=self._writable)
         try:
             self._module = Module.load(self.settings.module_path, self.settings.environment, self)
             self._info, token = self._module.find(self.settings)

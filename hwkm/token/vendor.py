@@ -7,6 +7,7 @@ on a terminal. So they are given a terminal of their own, and their questions ar
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import termios
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from hwkm.keys import SecretBytes
 
 _CHUNK = 4096
+_SILENT_SECONDS = 60
+"""How long a tool may take between two of its lines; initialising a smart card takes seconds."""
 _HIDING_SECONDS = 30
 _POLL_SECONDS = 0.005
 _TIMES = 2
@@ -40,22 +43,18 @@ class NewToken:
     user_pin: SecretBytes
 
 
-def initialize(module_path: str, environment: Mapping[str, str], new: NewToken) -> bool:
+def initialize(module_path: str, environment: Mapping[str, str], new: NewToken) -> None:
     """Initialise the token in a slot; whatever it held is gone.
 
-    Returns whether the user PIN was set too; OpenSC's tool leaves that to the caller.
+    SoftHSM's tool sets the user PIN too, OpenSC's leaves that to the caller.
 
     :raises TokenError: if the tool is not installed, or fails.
     """
-    if "softhsm" in module_path:
-        command = [SOFTHSM_TOOL, "--module", module_path, "--init-token"]
-        place = ["--slot", str(new.slot_id), "--label", new.label]
-    else:
-        command = [OPENSC_TOOL, "--module", module_path, "--init-token"]
-        place = ["--slot", str(new.slot_id), "--label", new.label]
+    tool = SOFTHSM_TOOL if "softhsm" in module_path else OPENSC_TOOL
+    command = [tool, "--module", module_path, "--init-token"]
+    place = ["--slot", str(new.slot_id), "--label", new.label]
     answers = {b"SO PIN": new.so_pin, b"user PIN": new.user_pin}
     answer_questions([*command, *place], environment, answers)
-    return command[0] == SOFTHSM_TOOL
 
 
 def answer_questions(
@@ -135,6 +134,13 @@ def _wait_until_hidden(terminal: int) -> None:
 
 
 def _read(terminal: int) -> bytes:
+    poll = select.poll()
+    poll.register(terminal, select.POLLIN)
+    if not poll.poll(1000 * _SILENT_SECONDS):
+        raise TokenError(
+            f"the vendor's tool has said nothing for {_SILENT_SECONDS} seconds; it was ended",
+            hint="Run it by hand to see what it waits for",
+        )
     try:
         return os.read(terminal, _CHUNK)
     except OSError:  # EIO: the other side is closed

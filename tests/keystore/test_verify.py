@@ -76,17 +76,17 @@ def test_no_envelope(home: Home) -> None:
     store(home, given.envelope.header.key_id, b"no envelope")
     assert "not an envelope" in failure(home)
     run(home.keystore(), "DELETE FROM envelope")
-    assert failure(home) == "its envelope is missing"
+    assert failure(home).endswith("is missing")
 
 
 @pytest.mark.parametrize("change", ["generation = 9", "cipher = 'AES_128_XTS'"])
 def test_record_and_envelope_differ(home: Home, change: str) -> None:
     home.label(VOLUME)
     run(home.keystore(), f"UPDATE generation SET {change}")
-    assert failure(home) == "its envelope belongs to another volume key"
+    assert failure(home).endswith("belongs to another volume key")
 
 
 def test_another_volumes_envelope(home: Home) -> None:
     given, other = home.label(VOLUME), home.label("Other")
     store(home, given.envelope.header.key_id, other.envelope.encode())
-    assert failure(home) == "its envelope belongs to another volume key"
+    assert failure(home).endswith("belongs to another volume key")

@@ -102,7 +102,7 @@ def one_shot(site: Site) -> str:
 
 
 def test_the_lock_is_held_from_the_first_use_to_the_end(site: Site) -> None:
-    busy = "TokenError: another hwkm process has been using the token for 0 seconds"
+    busy = "TokenError: another hwkm process uses the token and does not let go of it"
     with site.session() as token:
         assert one_shot(site) == site.token.serial
         assert token.info.initialized
