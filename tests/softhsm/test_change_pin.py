@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -206,3 +207,27 @@ def test_the_command_that_was_killed_is_this_one(tmp_path: Path) -> None:
     site = new_site(tmp_path / "site")
     assert run(*command(site)).stdout == "changed\n"
     login(site)
+
+
+# --- two at once ---
+
+
+def test_of_two_at_once_the_file_has_the_tokens_pin(site: Site) -> None:
+    def change_elsewhere(pin: str) -> None:
+        assert run(*program("change_pin", site.for_child(), pin)).stdout == "changed\n"
+
+    for _ in range(3):
+        pins = [generate_pin().expose().decode() for _ in range(2)]
+        with ThreadPoolExecutor() as both:
+            list(both.map(change_elsewhere, pins))
+        assert site.pin_file.read_text().strip() in pins
+        assert files(site) == ["main-pin"]
+        login(site)
+
+
+def test_a_refused_change_leaves_no_pin_behind_that_would_be_tried(site: Site) -> None:
+    site.put_pin("4711-secret")
+    for words in ("the PIN is wrong", "refused this very PIN before"):
+        with pytest.raises(PinError, match=words):
+            change(site)
+        assert files(site) == ["main-pin"]

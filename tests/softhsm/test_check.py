@@ -47,3 +47,17 @@ def test_another_public_key_on_record(tmp_path: Path) -> None:
     answer = hwkm("--config", config, "getkey", env=request)
     assert answer.stdout.startswith("error: ")
     assert json.loads(hwkm("--config", config, "volume", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize("parameters", ["[]", '{"oaep_hash": "MD5"}', "no JSON"])
+def test_a_damaged_record(tmp_path: Path, parameters: str) -> None:
+    home = tmp_path / "home"
+    assert hwkm("init", "--home", str(home), "--softhsm", "--scheme", "oaep").returncode == 0
+    with sqlite3.connect(home / "keystore.db") as keystore:
+        keystore.execute("UPDATE master_key SET parameters = ?", (parameters,))
+    keystore.close()
+    (detail,) = failures(home)[:1]
+    assert "the record of " in detail
+    request = {"OPERATION": "LABEL", "VOLUME_NAME": "Vol-0001"}
+    answer = hwkm("--config", str(home / "config.toml"), "getkey", env=request)
+    assert answer.stdout.startswith("error: the record of ")

@@ -123,6 +123,18 @@ def test_the_lock_can_be_held_without_a_login_and_more_than_once(site: Site) -> 
     assert one_shot(site) == site.token.serial
 
 
+def test_who_waited_in_vain_does_not_wait_again(site: Site) -> None:
+    """One request asks for the token more than once, and must be answered in 20 seconds."""
+    runtime_dir = site.access.runtime_dir
+    with holder(site) as process:
+        for seconds in (0.2, 10_000):
+            with pytest.raises(TokenError, match="does not let go"):
+                lock.acquire(runtime_dir, seconds)
+        process.kill()
+    lock.acquire(runtime_dir, 0)
+    lock.release(runtime_dir)
+
+
 def test_who_holds_the_lock_can_be_looked_up(site: Site) -> None:
     impatient = site.with_access(lock_seconds=0)
     with holder(site), pytest.raises(TokenError) as caught:

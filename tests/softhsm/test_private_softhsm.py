@@ -102,3 +102,12 @@ def test_a_softhsm_of_others_is_not_touched(site: Site, tmp_path: Path) -> None:
     login(site)
     assert modes(tmp_path) == before
     assert 0o400 not in before
+
+
+def test_what_a_killed_process_left_writable_is_sealed_at_the_next_use(
+    private: Site, tmp_path: Path
+) -> None:
+    for path in tmp_path.glob("tokens/*/*"):
+        path.chmod(0o600)
+    login(private)
+    assert modes(tmp_path) == {0o400}
