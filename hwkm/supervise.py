@@ -116,10 +116,14 @@ def _be_child(
 
 
 def where(error: BaseException) -> str:
-    """Return kind and place of an unforeseen error, without its text, which could hold anything."""
+    """Return kind and place of an unforeseen error.
+
+    Its text could hold anything, and is left out, but for the system's own words.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames[::-1])
-    return f"{type(error).__name__} at {places}"
+    words = f" ({error.strerror})" if isinstance(error, OSError) else ""
+    return f"{type(error).__name__}{words} at {places}"
 
 
 def _collect(

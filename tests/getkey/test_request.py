@@ -164,11 +164,12 @@ class TestOptions:
         assert parse_options([], {"HWKM_CONFIG": "/a"}).config == Path("/a")
         assert parse_options(["--config", "/b"], {"HWKM_CONFIG": "/a"}).config == Path("/b")
         assert parse_options([], {"HWKM_CONFIG": ""}).config == self.CONFIG
+        assert parse_options(["--debug", "getkey"], {}).config == self.CONFIG
 
     @pytest.mark.parametrize(
         "words",
         [
-            ["--debug", "getkey"],
+            ["--verbose", "getkey"],
             ["getkey", "--devise", "x"],
             ["getkey", "extra"],
             ["getkey", "--device"],
