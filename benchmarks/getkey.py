@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tests.bacula.chroot import STORAGE, STORAGE_ENV, Chroot, why_not
-from tests.bacula.install import RUNTIME, install_hwkm
+from tests.bacula.install import install_hwkm
 from tests.bacula.keymanager import COMMAND, KeyManager
 
 if TYPE_CHECKING:
@@ -90,11 +90,8 @@ def commands(chroot: Chroot) -> list[Command]:
     script = key_manager(chroot)
     plain = key_manager_argv(script, "plain")
     master = [*key_manager_argv(script, "master"), "--config", master_key(chroot)]
-    twin = f"{RUNTIME}/bin/hwkm-getkey"
     found = [Command(BASELINE, ["/usr/bin/python3", "-c", "pass"], STORAGE_ENV, "")]
     found += pair(chroot, "hwkm getkey", getkey)
-    if chroot.path(twin).exists():
-        found += pair(chroot, "hwkm-getkey", [twin, *(a for a in getkey[1:] if a != "getkey")])
     found += pair(chroot, "key-manager.py, keys in clear", plain)
     return found + pair(chroot, "key-manager.py, GnuPG with passphrase", master)
 
