@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 def main(described: str, which: str) -> None:
+    # Python 3.12 and later warn of the threads that a TPM's module has started.
+    warnings.simplefilter("ignore", DeprecationWarning)
     with child_session(described) as token:
         say("parent", token)
         child = os.fork()
