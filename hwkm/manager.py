@@ -127,16 +127,14 @@ class KeyManager:
             )
             # 3. Wrap it for every recipient.
             stanzas = [self._recipient(master).wrap(header, key) for master in masters]
-            blob = envelopes.seal(header, stanzas, key).encode()
+            sealed = envelopes.seal(header, stanzas, key)
+            blob = sealed.encode()
             # 4. Open each copy again, out of the bytes to be stored, and compare.
             notes = self._verify(blob, key, masters)
             # 5. Write generation, envelope and event; leaving the block commits them.
-            record = Generation(
-                header.key_id, volume, header.generation, header.cipher, State.ACTIVE, self.now()
-            )
-            transaction.add_generation(volume_id, record, blob)
+            transaction.add_generation(volume_id, _record(header, State.ACTIVE), blob)
             self._write_handout(transaction, Operation.LABEL, header, caller, notes)
-            label = envelopes.fit(Envelope.parse(blob), key)
+            label = envelopes.fit(sealed, key)
         # 6. Only now the key may leave.
         return Handout(key, label, notes)
 
@@ -274,14 +272,7 @@ class KeyManager:
             for record in transaction.generations(header.volume)
             if record.generation > header.generation
         ]
-        record = Generation(
-            key_id=header.key_id,
-            volume=header.volume,
-            generation=header.generation,
-            cipher=header.cipher,
-            state=State.DEACTIVATED if newer else State.ACTIVE,
-            created=header.created,
-        )
+        record = _record(header, State.DEACTIVATED if newer else State.ACTIVE)
         volume_id = transaction.lock_volume(header.volume)
         transaction.add_generation(volume_id, record, served.encode())
         transaction.add_event(self._event(Operation.IMPORT, header, caller, "from the label"))
@@ -310,6 +301,18 @@ class KeyManager:
             job=caller.job,
             detail=detail,
         )
+
+
+def _record(header: Header, state: State) -> Generation:
+    """Return what the keystore records of the volume key that ``header`` describes."""
+    return Generation(
+        key_id=header.key_id,
+        volume=header.volume,
+        generation=header.generation,
+        cipher=header.cipher,
+        state=state,
+        created=header.created,
+    )
 
 
 def _active_master(transaction: Transaction, token: str) -> MasterKey:
