@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,6 @@ BUSY_SECONDS = 5
 """How long to wait for another writer."""
 
 PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA secure_delete=ON",
@@ -63,6 +64,7 @@ def prepare(engine: Engine) -> None:
     def _connect(connection: Any, _record: object) -> None:
         # Python's sqlite3 would otherwise begin transactions when it thinks fit.
         connection.isolation_level = None
+        _use_wal(connection)
         for pragma in PRAGMAS:
             connection.execute(pragma)
 
@@ -70,6 +72,24 @@ def prepare(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("hwkm_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to a write-ahead log, unless it has one.
+
+    SQLite doesn't wait for others here, as it does elsewhere: of two that switch at once, one is
+    told at once that the file is locked.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def lock_creation(_connection: Connection) -> None:
