@@ -36,7 +36,7 @@ class _Token(_Table, frozen=True):
 class _Policy(_Table, frozen=True):
     volumes: str = ".*"
     cipher: Literal["AES_128_XTS", "AES_256_XTS"] = "AES_256_XTS"
-    delivery: Literal["software"] = "software"
+    delivery: Literal["software", "drive", "auto"] = "software"
     recipients: list[str] | None = None
 
 
@@ -144,7 +144,7 @@ def _rule(rule: _Policy, tokens: list[str]) -> Rule:
     return Rule(
         volumes=compile_pattern(rule.volumes),
         cipher=Cipher[rule.cipher],
-        delivery=Delivery(rule.delivery),
+        delivery=None if rule.delivery == "auto" else Delivery(rule.delivery),
         recipients=tuple(tokens if rule.recipients is None else rule.recipients),
     )
 

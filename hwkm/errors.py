@@ -49,6 +49,12 @@ class PinError(HwkmError):
     exit_code = 4
 
 
+class DeviceError(HwkmError):
+    """The tape drive, or the way to it, does not do what is needed."""
+
+    exit_code = 5
+
+
 class KeystoreError(HwkmError):
     """The keystore can't be read or written, or belongs to another installation."""
 

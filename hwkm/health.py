@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from pkcs11 import TokenFlag
 
+from hwkm import proofs
 from hwkm.checks import Check, fail, ok, warn
 from hwkm.envelope import Scheme
 from hwkm.errors import HwkmError
+from hwkm.keys import Cipher
 from hwkm.keystore import sqlite
 from hwkm.keystore.engine import parse_url
 from hwkm.keystore.records import State
 from hwkm.log import SYSLOG
+from hwkm.policy import Delivery
 from hwkm.recipients import canary
 from hwkm.recipients.token import recorded_master
 from hwkm.token import master
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from hwkm.installation import Installation
     from hwkm.keystore.engine import Keystore
     from hwkm.keystore.records import MasterKey
+    from hwkm.policy import Rule
     from hwkm.token.session import TokenSession
 
 MEBIBYTE = 2**20
@@ -78,7 +82,7 @@ def _policy(config: Config) -> list[Check]:
     findings = []
     for rule in config.policy.rules:
         name = f"policy {rule.volumes.pattern!r}"
-        detail = f"{rule.cipher.name}, {rule.delivery}, for {', '.join(rule.recipients)}"
+        detail = f"{_encryption(rule)}, for {', '.join(rule.recipients)}"
         if len(set(rule.recipients)) == 1:
             advice = "If that token is lost, so are the volumes: add a second token"
             findings.append(warn(name, f"{detail}: one recipient only", advice))
@@ -87,12 +91,23 @@ def _policy(config: Config) -> list[Check]:
     return findings
 
 
+def _encryption(rule: Rule) -> str:
+    match rule.delivery:
+        case Delivery.SOFTWARE:
+            return f"{rule.cipher.name}, software"
+        case Delivery.DRIVE:
+            return f"{Cipher.AES_256_GCM.name}, drive"
+        case None:
+            return f"{Cipher.AES_256_GCM.name} where the drive can, else {rule.cipher.name}"
+
+
 def _keystore(installation: Installation) -> tuple[Keystore | None, list[MasterKey], list[Check]]:
     try:
         keystore = installation.keystore().open()
         problems = keystore.problems()
         with keystore.writing() as transaction:
             masters = transaction.masters()
+            tapes = proofs.check_all(transaction)
     except HwkmError as error:
         return None, [], [fail("keystore", str(error), error.hint)]
     advice = "Restore the keystore from its backup"
@@ -101,7 +116,7 @@ def _keystore(installation: Installation) -> tuple[Keystore | None, list[MasterK
     url = parse_url(installation.config.keystore)
     if sqlite.is_sqlite(url):
         findings += [_private(sqlite.file_of(url)), _room(sqlite.file_of(url).parent)]
-    return keystore, masters, findings
+    return keystore, masters, findings + tapes
 
 
 def _private(path: Path) -> Check:

@@ -9,40 +9,42 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hwkm import envelope as envelopes
 from hwkm.envelope import Envelope, Header
-from hwkm.errors import (
-    EnvelopeError,
-    KeystoreError,
-    ParseError,
-    PinError,
-    PolicyError,
-    TokenError,
-)
+from hwkm.errors import EnvelopeError, KeystoreError, ParseError, PolicyError
+from hwkm.issuing import Sealer, active_master, record_of
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
+from hwkm.policy import Delivery
 from hwkm.reading import (
     about_import,
     choose,
+    choose_for_drive,
     open_any,
     parse_stored,
+    refuse_delivery,
     refuse_destroyed,
     refuse_disagreement,
 )
-from hwkm.recipients.token import TokenIdentity, TokenRecipient, recorded_master
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hwkm.config import Config
     from hwkm.keys import Cipher, VolumeKey
-    from hwkm.keystore.records import MasterKey
+    from hwkm.keystore.records import MasterKey, Proof
     from hwkm.keystore.source import KeystoreSource
     from hwkm.keystore.store import Transaction
     from hwkm.recipients import Identity
     from hwkm.tokens import Tokens
+
+    _Find = Callable[[Transaction, str], tuple[Generation, tuple[str, ...]]]
+
+_DELIVERIES = {Operation.READ: Delivery.SOFTWARE, Operation.DRIVE_KEY: Delivery.DRIVE}
+"""Who uses a key that is handed out by an operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class KeyManager:
         self._config = config
         self._tokens = tokens
         self._keystore = keystore
+        self._sealer = Sealer(tokens)
         self._clock = clock
         self._random = random
 
@@ -95,51 +98,60 @@ class KeyManager:
         """Return the time in whole seconds since 1970-01-01 UTC."""
         return int(self._clock())
 
-    def label(self, volume: str, caller: Caller, cipher: Cipher | None = None) -> Handout:
+    def label(
+        self,
+        volume: str,
+        caller: Caller,
+        cipher: Cipher | None = None,
+        delivery: Delivery = Delivery.SOFTWARE,
+    ) -> Handout:
         """Make a new generation of ``volume`` and hand out its key.
 
-        ``cipher`` takes the place of the policy's.
+        ``cipher`` takes the place of the policy's. With ``Delivery.DRIVE`` it is a key for a tape
+        drive, AES-256-GCM.
 
         No key leaves before its envelope, as it was stored, was opened again and compared, and
         the event was written. On any error there is no new generation.
 
-        :raises PolicyError: if the policy has nothing for this volume, or no master key to use.
+        :raises PolicyError: if the policy has nothing for this volume, wants it delivered in
+            another way, or has no master key to use.
         :raises TokenError, PinError, KeystoreError: if one of them does not work.
         :raises EnvelopeError: if the new envelope does not open again.
         """
         envelopes.check_volume_name(volume)
         rule = self._config.policy.rule_for(volume)
-        # 1. Random bytes from the token; this takes its lock, before the keystore's.
-        token_random = self._token_random(rule.recipients)
-        with self._keystore.open().writing() as transaction:
-            # 2. A new key, for the generation after the newest on record.
-            masters = [_active_master(transaction, name) for name in rule.recipients]
-            volume_id = transaction.lock_volume(volume)
-            key = derive_volume_key(
-                cipher or rule.cipher, self._random(MINIMUM_ENTROPY_BYTES), token_random
-            )
-            header = Header(
-                key_id=self._random(KEY_ID_BYTES),
-                volume=volume,
-                generation=transaction.next_generation(volume_id),
-                cipher=key.cipher,
-                created=self.now(),
-            )
-            # 3. Wrap it for every recipient.
-            stanzas = [self._recipient(master).wrap(header, key) for master in masters]
-            sealed = envelopes.seal(header, stanzas, key)
-            blob = sealed.encode()
-            # 4. Open each copy again, out of the bytes to be stored, and compare.
-            notes = self._verify(blob, key, masters)
-            # 5. Write generation, envelope and event; leaving the block commits them.
-            transaction.add_generation(volume_id, _record(header, State.ACTIVE), blob)
+        wanted = rule.cipher_for(volume, delivery, cipher)
+
+        def make(token_random: bytes) -> VolumeKey:
+            return derive_volume_key(wanted, self._random(MINIMUM_ENTROPY_BYTES), token_random)
+
+        def write(transaction: Transaction, header: Header, notes: tuple[str, ...]) -> None:
             self._write_handout(transaction, Operation.LABEL, header, caller, notes)
-            label = envelopes.fit(sealed, key)
-        # 6. Only now the key may leave.
-        return Handout(key, label, notes)
+
+        return self._issue(volume, rule.recipients, make, write)
+
+    def import_key(self, volume: str, key: VolumeKey, key_name: bytes, caller: Caller) -> Handout:
+        """Make a new generation of ``volume`` out of a tape's key that another program made.
+
+        ``key`` is for AES-256-GCM; ``key_name`` is what that program writes beside the tape's
+        blocks, empty if nothing. It is not handed out by this: loading it into a drive does that.
+
+        :raises PolicyError: if the policy has nothing for this volume, or no master key to use.
+        :raises TokenError, PinError, KeystoreError, EnvelopeError: as :meth:`label`.
+        """
+        envelopes.check_volume_name(volume)
+        rule = self._config.policy.rule_for(volume)
+
+        def write(transaction: Transaction, header: Header, notes: tuple[str, ...]) -> None:
+            if key_name:
+                transaction.add_key_name(header.key_id, key_name)
+            detail = "; ".join(("another program's key", *notes))
+            transaction.add_event(self._event(Operation.IMPORT, header, caller, detail))
+
+        return self._issue(volume, rule.recipients, lambda _random: key, write)
 
     def read(self, volume: str, label: bytes | None, caller: Caller) -> Handout:
-        """Hand out the key of ``volume`` that is on the medium.
+        """Hand out the key of ``volume`` that is on the medium, for the Storage Daemon to use.
 
         ``label`` is the envelope in the volume's label, if there is one. It names the key id; it,
         or the keystore's envelope of the same key id, serves, whichever opens.
@@ -148,26 +160,38 @@ class KeyManager:
         :raises EnvelopeError: if it is another volume's, or nothing opens, or two envelopes of
             one key id hold different keys.
         :raises NotFoundError: if there is no label's envelope and the keystore has none either.
-        :raises PolicyError: if the key was destroyed.
+        :raises PolicyError: if the key was destroyed, or it is a tape drive's.
         :raises TokenError, PinError, KeystoreError: if one of them does not work.
         """
-        on_label = self._parse_label(volume, label) if label else None
-        stored, records, notes = self._on_record(volume, on_label)
-        identities: list[Identity] = list(self._tokens.identities(records))
-        candidates = [found for found in (on_label, stored) if found is not None]
-        if on_label == stored:
-            candidates = candidates[:1]
-        opened, served, problems = open_any(candidates, identities)
-        refuse_disagreement(on_label, served)
-        notes += problems
-        with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
-            transaction.lock_volume(volume)  # of several readers, one may import
-            if transaction.generation(served.header.key_id) is None:
-                self._import(transaction, served, caller)
-                notes += about_import(opened)
-            self._write_handout(transaction, Operation.READ, served.header, caller, notes)
-        given = served if served is on_label else envelopes.fit(served, opened.key)
-        return Handout(opened.key, given, notes)
+        return self._serve(volume, label, caller, Operation.READ, choose)
+
+    def drive_key(
+        self,
+        volume: str,
+        caller: Caller,
+        *,
+        key_id: bytes | None = None,
+        label: bytes | None = None,
+    ) -> Handout:
+        """Hand out a key of ``volume`` for a tape drive: the newest, or that of ``key_id``.
+
+        If ``label``, the envelope in the volume's label, is given, it names the key id, as for
+        :meth:`read`; on a bare machine it is enough.
+
+        :raises NotFoundError: if the volume has no such key.
+        :raises PolicyError: if the key was destroyed, or it is one for software encryption.
+        :raises ParseError, EnvelopeError, TokenError, PinError, KeystoreError: as :meth:`read`.
+        """
+        find = partial(choose_for_drive, key_id=key_id)
+        return self._serve(volume, label, caller, Operation.DRIVE_KEY, find)
+
+    def record_proof(self, proof: Proof, caller: Caller) -> None:
+        """Keep what a drive said of a key, and write the event of it.
+
+        :raises KeystoreError: if that can't be written.
+        """
+        with self._keystore.open().writing() as transaction:
+            transaction.add_proof(proof, caller.who)
 
     def record_failure(
         self, operation: Operation, volume: str | None, caller: Caller, error: Exception
@@ -184,44 +208,70 @@ class KeyManager:
                 )
             )
 
-    # label
+    # new keys
 
-    def _token_random(self, names: Sequence[str]) -> bytes:
-        """Return random bytes from the first of these tokens that works."""
-        failures: list[TokenError | PinError] = []
-        for name in names:
-            try:
-                with self._tokens.session(name).use("getting random bytes") as session:
-                    return session.generate_random(8 * MINIMUM_ENTROPY_BYTES)
-            except (TokenError, PinError) as error:
-                failures.append(error)
-        raise failures[0]
+    def _issue(
+        self,
+        volume: str,
+        recipients: Sequence[str],
+        make: Callable[[bytes], VolumeKey],
+        write: Callable[[Transaction, Header, tuple[str, ...]], None],
+    ) -> Handout:
+        """Make a generation of the key that ``make`` returns; ``write`` writes what goes with it.
 
-    def _recipient(self, master: MasterKey) -> TokenRecipient:
-        return TokenRecipient(recorded_master(self._tokens.session(master.token), master))
-
-    def _verify(self, blob: bytes, key: VolumeKey, masters: Sequence[MasterKey]) -> tuple[str, ...]:
-        """Open every stanza in ``blob`` that can be opened here; return notes on those that can't.
-
-        An ``oaep`` stanza can be made while its token is away, and then not opened.
+        ``make`` is given the token's random bytes.
         """
-        parsed = Envelope.parse(blob)
-        parsed.verify(key)
-        away: list[TokenError | PinError] = []
-        for stanza, master in zip(parsed.stanzas, masters, strict=True):
-            identity = TokenIdentity(self._tokens.session(master.token), by_id([master]))
-            try:
-                same = identity.unwrap(parsed.header, stanza) == key
-            except (TokenError, PinError) as error:
-                away.append(error)
-                continue
-            if not same:
-                raise EnvelopeError("the new envelope opened to another key: nothing was stored")
-        if len(away) == len(masters):
-            raise away[0]
-        return tuple(f"not opened again: {error}" for error in away)
+        # 1. Random bytes from the token; this takes its lock, before the keystore's.
+        token_random = self._sealer.token_random(recipients)
+        with self._keystore.open().writing() as transaction:
+            # 2. The key, for the generation after the newest on record.
+            masters = [active_master(transaction, name) for name in recipients]
+            volume_id = transaction.lock_volume(volume)
+            key = make(token_random)
+            header = self._header(volume, transaction.next_generation(volume_id), key.cipher)
+            # 3. Wrap it for every recipient, and
+            # 4. open each copy again, out of the bytes to be stored, and compare.
+            sealed, notes = self._sealer.seal(header, key, masters)
+            # 5. Write generation, envelope and event; leaving the block commits them.
+            record = record_of(header, State.ACTIVE)
+            transaction.add_generation(volume_id, record, sealed.encode())
+            write(transaction, header, notes)
+            label = envelopes.fit(sealed, key)
+        # 6. Only now the key may leave.
+        return Handout(key, label, notes)
 
-    # read
+    def _header(self, volume: str, generation: int, cipher: Cipher) -> Header:
+        return Header(self._random(KEY_ID_BYTES), volume, generation, cipher, self.now())
+
+    # keys that there are
+
+    def _serve(
+        self,
+        volume: str,
+        label: bytes | None,
+        caller: Caller,
+        operation: Operation,
+        find: _Find,
+    ) -> Handout:
+        """Hand out the key that ``label`` names; without one, that of the record ``find`` finds."""
+        on_label = self._parse_label(volume, label) if label else None
+        stored, records, notes = self._on_record(volume, on_label, find)
+        candidates = [found for found in (on_label, stored) if found is not None]
+        refuse_delivery(candidates[0], _DELIVERIES[operation])
+        if on_label == stored:
+            candidates = candidates[:1]
+        identities: list[Identity] = list(self._tokens.identities(records))
+        opened, served, problems = open_any(candidates, identities)
+        refuse_disagreement(on_label, served)
+        notes += problems
+        with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
+            transaction.lock_volume(volume)  # of several readers, one may import
+            if transaction.generation(served.header.key_id) is None:
+                self._import(transaction, served, caller)
+                notes += about_import(opened)
+            self._write_handout(transaction, operation, served.header, caller, notes)
+        given = served if served is on_label else envelopes.fit(served, opened.key)
+        return Handout(opened.key, given, notes)
 
     def _parse_label(self, volume: str, label: bytes) -> Envelope:
         try:
@@ -239,7 +289,7 @@ class KeyManager:
         return parsed
 
     def _on_record(
-        self, volume: str, on_label: Envelope | None
+        self, volume: str, on_label: Envelope | None, find: _Find
     ) -> tuple[Envelope | None, dict[bytes, MasterKey], tuple[str, ...]]:
         """Return the keystore's envelope, the master keys' records, and notes on what was guessed.
 
@@ -252,7 +302,7 @@ class KeyManager:
             notes: tuple[str, ...] = ()
             record: Generation | None
             if on_label is None:
-                record, notes = choose(transaction, volume)
+                record, notes = find(transaction, volume)
             else:
                 record = transaction.generation(on_label.header.key_id)
                 refuse_destroyed(record)
@@ -272,7 +322,7 @@ class KeyManager:
             for record in transaction.generations(header.volume)
             if record.generation > header.generation
         ]
-        record = _record(header, State.DEACTIVATED if newer else State.ACTIVE)
+        record = record_of(header, State.DEACTIVATED if newer else State.ACTIVE)
         volume_id = transaction.lock_volume(header.volume)
         transaction.add_generation(volume_id, record, served.encode())
         transaction.add_event(self._event(Operation.IMPORT, header, caller, "from the label"))
@@ -301,28 +351,6 @@ class KeyManager:
             job=caller.job,
             detail=detail,
         )
-
-
-def _record(header: Header, state: State) -> Generation:
-    """Return what the keystore records of the volume key that ``header`` describes."""
-    return Generation(
-        key_id=header.key_id,
-        volume=header.volume,
-        generation=header.generation,
-        cipher=header.cipher,
-        state=state,
-        created=header.created,
-    )
-
-
-def _active_master(transaction: Transaction, token: str) -> MasterKey:
-    for master in transaction.masters():
-        if master.token == token and master.state is State.ACTIVE:
-            return master
-    raise PolicyError(
-        f"token {token!r} has no active master key, and the policy wants volume keys wrapped to it",
-        hint=f"Run hwkm master create --token {token}; hwkm check says more",
-    )
 
 
 def by_id(masters: Sequence[MasterKey]) -> dict[bytes, MasterKey]:

@@ -8,19 +8,26 @@ from enum import StrEnum, unique
 from typing import TYPE_CHECKING
 
 from hwkm.errors import ConfigError, PolicyError
-from hwkm.keys import MAX_RECIPIENTS
+from hwkm.keys import MAX_RECIPIENTS, Cipher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from hwkm.keys import Cipher
-
 
 @unique
 class Delivery(StrEnum):
-    """How a volume key is used."""
+    """How a volume key is used: by the Storage Daemon, or by the tape drive."""
 
     SOFTWARE = "software"
+    DRIVE = "drive"
+
+    @classmethod
+    def of(cls, cipher: Cipher) -> Delivery:
+        """Return how a key for ``cipher`` is used: tape drives have AES-256-GCM, Bacula has XTS.
+
+        So an envelope alone tells, for ever, who encrypted the volume that carries it.
+        """
+        return cls.SOFTWARE if cipher.is_xts else cls.DRIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +35,34 @@ class Rule:
     """What the volumes whose whole name matches ``volumes`` get.
 
     ``recipients`` are names of tokens: a volume key is wrapped to the active master key of each,
-    in this order.
+    in this order. ``cipher`` is that of software encryption; a drive has only one.
+    ``delivery`` is None where the drive's ability decides.
     """
 
     volumes: re.Pattern[str]
     cipher: Cipher
-    delivery: Delivery
+    delivery: Delivery | None
     recipients: tuple[str, ...]
+
+    def cipher_for(self, volume: str, delivery: Delivery, override: Cipher | None = None) -> Cipher:
+        """Return the cipher of a new key of ``volume``; ``override`` takes the rule's place.
+
+        :raises PolicyError: if the rule wants another delivery, or the cipher is not for this one.
+        """
+        if self.delivery not in (None, delivery):
+            raise PolicyError(
+                f"the policy wants volume {volume!r} encrypted by {_BY[self.delivery]}, not by "
+                f"{_BY[delivery]}",
+                hint='Change delivery in its [[policy]]; "auto" lets the drive\'s ability decide',
+            )
+        usual = self.cipher if delivery is Delivery.SOFTWARE else Cipher.AES_256_GCM
+        cipher = override or usual
+        if Delivery.of(cipher) is not delivery:
+            raise PolicyError(f"{cipher.name} is not for encryption by {_BY[delivery]}")
+        return cipher
+
+
+_BY = {Delivery.SOFTWARE: "software", Delivery.DRIVE: "the tape drive"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hwkm.errors import (
     TokenError,
 )
 from hwkm.keystore.records import Generation, State
+from hwkm.policy import Delivery
 from hwkm.recipients import Identity, Opened, open_envelope
 
 if TYPE_CHECKING:
@@ -49,6 +50,26 @@ def choose(transaction: Transaction, volume: str) -> tuple[Generation, tuple[str
         f"to be checked, {why}"
     )
     return chosen, (guess,)
+
+
+def choose_for_drive(
+    transaction: Transaction, volume: str, *, key_id: bytes | None = None
+) -> tuple[Generation, tuple[str, ...]]:
+    """Return the generation to load into a drive: the newest, or that of ``key_id``.
+
+    :raises NotFoundError: if the volume has none, or none of that id.
+    :raises PolicyError: if the key was destroyed.
+    """
+    known = transaction.generations(volume)
+    found = [record for record in known if key_id in (None, record.key_id)]
+    if not found:
+        what = "no key" if key_id is None else f"no key {key_id.hex()}"
+        raise NotFoundError(
+            f"the keystore has {what} of volume {volume!r}",
+            hint="hwkm volume list shows all volumes, hwkm volume show the keys of one",
+        )
+    refuse_destroyed(found[-1])
+    return found[-1], ()
 
 
 def parse_stored(blob: bytes | None, record: Generation) -> Envelope:
@@ -89,6 +110,27 @@ def refuse_destroyed(record: Generation | None) -> None:
             f"the key of volume {record.volume!r}, generation {record.generation}, was destroyed",
             hint="What is on the medium is gone; label the volume anew",
         )
+
+
+def refuse_delivery(envelope: Envelope, wanted: Delivery) -> None:
+    """Refuse a drive's key to the Storage Daemon, and the Storage Daemon's to a drive.
+
+    :raises PolicyError: if ``envelope`` holds a key that is not delivered as ``wanted``.
+    """
+    header = envelope.header
+    if Delivery.of(header.cipher) is wanted:
+        return
+    what = f"volume {header.volume!r}, generation {header.generation}, is encrypted by"
+    if wanted is Delivery.DRIVE:
+        raise PolicyError(
+            f"{what} software: no drive gets its key",
+            hint="Read it through the Storage Daemon; or label it anew for the drive",
+        )
+    raise PolicyError(
+        f"{what} the tape drive: the Storage Daemon does not get its key",
+        hint="Load the key into the drive with hwkm drive load, or let the Encryption Command "
+        "do it: hwkm getkey --device %a",
+    )
 
 
 def refuse_disagreement(on_label: Envelope | None, served: Envelope) -> None:

@@ -1,4 +1,7 @@
-"""Opening every envelope in the keystore with everything at hand, before a disaster asks for it."""
+"""Opening every envelope in the keystore with everything at hand, before a disaster asks for it.
+
+And telling which tapes were never seen to be encrypted.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hwkm.checks import Check, fail, ok, warn
 from hwkm.errors import EnvelopeError, HwkmError, KeystoreError, PinError, TokenError
+from hwkm.proofs import best_proofs, check_proof
 from hwkm.reading import parse_stored
 from hwkm.recipients import NotMineError
 
@@ -26,18 +30,22 @@ def check_volumes(
 ) -> list[Check]:
     """Open every envelope of ``volumes`` (all, if it is empty) with every identity that can.
 
+    Volumes that a drive encrypts are also checked for a proof that it did.
+
     :raises KeystoreError: if the keystore can't be read.
     """
     with keystore.reading() as transaction:
         wanted = set(volumes)
         records = [r for r in transaction.all_generations() if not wanted or r.volume in wanted]
         blobs = {record.key_id: transaction.envelope(record.key_id) for record in records}
+        proofs = best_proofs(transaction)
     missing = wanted - {record.volume for record in records}
     findings = [fail(f"volume {name}", "not in the keystore", _MISSING) for name in sorted(missing)]
     if not records and not wanted:
         findings = [warn("volumes", "the keystore knows none: nothing was checked", _MISSING)]
     for record in records:
         findings += _check_envelope(record, blobs[record.key_id], identities)
+        findings += check_proof(record, proofs.get(record.key_id))
     return findings
 
 

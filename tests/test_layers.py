@@ -28,16 +28,17 @@ initialize health verify
 provision
 installation
 manager
-reading
-tokens
+issuing reading
+proofs tokens
 recipients
 keystore
 config
 token
 bacula_sd
 bacula_config bacula_host
+scsi
 envelope
-policy
+key_files policy
 keys
 checks log privileges supervise
 errors
@@ -55,6 +56,7 @@ HOMES = {
     "msgspec": {"config"},
     "syslog": {"log"},
     "resource": {"supervise"},
+    "pyscsi": {"scsi"},
 }
 
 # Who may touch the environment, beside cli/ and bacula.py, and what for.

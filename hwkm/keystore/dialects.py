@@ -19,6 +19,10 @@ class Dialect(Protocol):
     def APPEND_ONLY(self) -> tuple[str, ...]:  # noqa: N802  # a module's constant
         """Statements that make the database itself keep events and envelopes as they are."""
 
+    @property
+    def PROOFS_APPEND_ONLY(self) -> tuple[str, ...]:  # noqa: N802  # a module's constant
+        """The same for proofs."""
+
     def connect_options(self, url: URL, /) -> dict[str, Any]:
         """Return what the driver needs besides ``url``."""
 

@@ -12,7 +12,8 @@ from sqlalchemy.pool import NullPool
 
 from hwkm.errors import ConfigError, KeystoreError
 from hwkm.keystore import dialects, schema, sqlite
-from hwkm.keystore.store import DAMAGED, Transaction
+from hwkm.keystore.rows import DAMAGED
+from hwkm.keystore.store import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-REVISION = "0001"
+REVISION = "0002"
 """The migration that this release works with."""
 
 

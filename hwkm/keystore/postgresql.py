@@ -27,6 +27,9 @@ APPEND_ONLY = (
 )
 """Part of migration 0001; a later migration that changes them brings its own."""
 
+PROOFS_APPEND_ONLY = (_KEEP.format("proof", "UPDATE OR DELETE OR TRUNCATE"),)
+"""Part of migration 0002."""
+
 # A server may be set up to call a commit done before it is on disk.
 _ON_DISK = """\
 SELECT set_config('synchronous_commit', 'on', false)
@@ -58,8 +61,8 @@ def lock_creation(connection: Connection) -> None:
 
 
 def continue_numbers(connection: Connection) -> None:
-    """Let new volumes and events be numbered after those that were copied into their tables."""
-    for column in (schema.volume.c.volume_id, schema.event.c.event_id):
+    """Let new rows be numbered after those that were copied into their tables."""
+    for column in (schema.volume.c.volume_id, schema.event.c.event_id, schema.proof.c.proof_id):
         sequence = func.pg_get_serial_sequence(column.table.name, column.name)
         connection.execute(select(func.setval(sequence, func.max(column))))
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum, unique
 from typing import TYPE_CHECKING, Any
 
+from hwkm.checks import all_ok
 from hwkm.policy import Delivery
 
 if TYPE_CHECKING:
+    from hwkm.checks import Check
     from hwkm.envelope import Scheme
     from hwkm.keys import Cipher
 
@@ -31,6 +33,11 @@ class Operation(StrEnum):
     LABEL = "label"
     READ = "read"
     IMPORT = "import"
+    DRIVE_KEY = "drive-key"
+    DRIVE_LOAD = "drive-load"
+    DRIVE_PROVE = "drive-prove"
+    DRIVE_CLEAR = "drive-clear"
+    DRIVE_PIN = "drive-pin"
     MASTER_CREATE = "master-create"
     KEYSTORE_CREATE = "keystore-create"
 
@@ -92,3 +99,45 @@ class Event:
     key_id: bytes | None = None
     job: str | None = None
     detail: str = ""
+
+
+@unique
+class ProofKind(StrEnum):
+    """What was done with a drive before it was asked what it does."""
+
+    LOAD = "load"
+    PROVE = "prove"
+    CLEAR = "clear"
+
+    @property
+    def operation(self) -> Operation:
+        """What the event is called that belongs to it."""
+        return Operation(f"drive-{self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a drive, read back, said of one volume key: kept so that it can be shown later.
+
+    ``encrypted`` says that the drive encrypts with this key (after a load), that what is on the
+    tape was encrypted with it (after a prove); it is False after a clear. ``key_format`` is how the
+    key went to the drive, ``plain`` or ``wrapped``. ``counter`` is the drive's key instance
+    counter. Serial numbers and barcode are empty, and the counter None, where they are not known.
+    """
+
+    key_id: bytes
+    at: int
+    kind: ProofKind
+    encrypted: bool
+    drive_serial: str
+    cartridge_serial: str = ""
+    barcode: str = ""
+    job: str | None = None
+    key_format: str = ""
+    counter: int | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the drive did what it was told."""
+        return all_ok(self.checks) and self.encrypted is not (self.kind is ProofKind.CLEAR)

@@ -104,3 +104,43 @@ envelope = Table(
     Column("blob", LargeBinary, nullable=False),
     sqlite_strict=True,
 )
+
+proof = Table(
+    "proof",
+    metadata,
+    Column("proof_id", Count, primary_key=True, autoincrement=True),
+    Column("key_id", ForeignKey(generation.c.key_id), nullable=False),
+    Column("at", Count, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("encrypted", Count, nullable=False),
+    Column("drive_serial", Text, nullable=False),
+    Column("cartridge_serial", Text, nullable=False),
+    Column("barcode", Text, nullable=False),
+    Column("job", Text),
+    Column("key_format", Text, nullable=False),
+    Column("counter", Count),
+    Column("checks", Text, nullable=False),
+    Index(None, "key_id", "kind"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+drive = Table(
+    "drive",
+    metadata,
+    Column("serial", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("pinned", Count, nullable=False),
+    Column("accepted_by", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# Names that other programs wrote beside the blocks of their tapes: two keys can share one.
+key_name = Table(
+    "key_name",
+    metadata,
+    Column("key_id", ForeignKey(generation.c.key_id), primary_key=True),
+    Column("name", LargeBinary, nullable=False),
+    Index(None, "name"),
+    sqlite_strict=True,
+)

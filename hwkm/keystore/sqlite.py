@@ -26,12 +26,23 @@ PRAGMAS = (
     "PRAGMA cell_size_check=ON",
 )
 
-APPEND_ONLY = tuple(
-    f"CREATE TRIGGER {table}_no_{verb.lower()} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, '{table} rows are kept as they are'); END"
-    for table, verb in (("event", "UPDATE"), ("event", "DELETE"), ("envelope", "UPDATE"))
+_KEEP = (
+    "CREATE TRIGGER {0}_no_{2} BEFORE {1} ON {0} "
+    "BEGIN SELECT RAISE(ABORT, '{0} rows are kept as they are'); END"
+)
+
+APPEND_ONLY = (
+    _KEEP.format("event", "UPDATE", "update"),
+    _KEEP.format("event", "DELETE", "delete"),
+    _KEEP.format("envelope", "UPDATE", "update"),
 )
 """Part of migration 0001; a later migration that changes them brings its own."""
+
+PROOFS_APPEND_ONLY = (
+    _KEEP.format("proof", "UPDATE", "update"),
+    _KEEP.format("proof", "DELETE", "delete"),
+)
+"""Part of migration 0002."""
 
 
 def is_sqlite(url: URL) -> bool:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from hwkm.envelope import MAX_GENERATION, Envelope, Scheme
-from hwkm.errors import KeystoreError, ParseError
-from hwkm.keys import Cipher
+from hwkm.checks import Status
+from hwkm.envelope import MAX_GENERATION, Envelope
+from hwkm.errors import KeystoreError, PolicyError
 from hwkm.keystore import schema
-from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, State
-from hwkm.policy import Delivery
+from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, Proof, State
+from hwkm.keystore.rows import (
+    event_values,
+    generation_values,
+    master_values,
+    proof_values,
+    read_event,
+    read_generation,
+    read_master,
+    read_proof,
+    refusing_damage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection, Row, Select
+    from sqlalchemy import Connection, Select
 
-DAMAGED = "Restore it from its backup; or move it away, and labels alone open the volumes"
-"""What to do about a damaged keystore."""
+    from hwkm.keystore.records import ProofKind
 
 _MASTER = schema.master_key.c
 _GENERATION = schema.generation.c
 _ENVELOPE = schema.envelope.c
 _EVENT = schema.event.c
+_PROOF = schema.proof.c
+_DRIVE = schema.drive.c
 
 
 class Transaction:
@@ -41,18 +51,18 @@ class Transaction:
 
     def add_master(self, master: MasterKey) -> None:
         """Add the record of a master key."""
-        self.connection.execute(insert(schema.master_key), _master_values(master))
+        self.connection.execute(insert(schema.master_key), master_values(master))
 
     def update_master(self, master: MasterKey) -> None:
         """Write what has become known of a master key: state, attributes, canary, public key."""
-        values = _master_values(master)
+        values = master_values(master)
         where = _MASTER.master_id == values.pop("master_id")
         self.connection.execute(update(schema.master_key).where(where), values)
 
     def masters(self) -> list[MasterKey]:
         """Return all master keys, the oldest first."""
         query = select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id)
-        return [_master(row) for row in self.connection.execute(query)]
+        return [read_master(row) for row in self.connection.execute(query)]
 
     # volumes and generations
 
@@ -94,7 +104,7 @@ class Transaction:
         if record.state is State.ACTIVE:
             deactivate = update(schema.generation).where(of_volume, is_active)
             self.connection.execute(deactivate, {"state": State.DEACTIVATED.value})
-        values = _generation_values(record) | {"volume_id": volume_id}
+        values = generation_values(record) | {"volume_id": volume_id}
         self.connection.execute(insert(schema.generation), values)
         first = {"key_id": record.key_id, "revision": 1, "created": record.created, "blob": blob}
         self.connection.execute(insert(schema.envelope), first)
@@ -163,7 +173,7 @@ class Transaction:
         """
         found: Counter[bytes] = Counter()
         for key_id, blob in self.newest_envelopes():
-            with _refusing_damage(f"the envelope of key {key_id.hex()}"):
+            with refusing_damage(f"the envelope of key {key_id.hex()}"):
                 found.update(stanza.recipient_id for stanza in Envelope.parse(blob).stanzas)
         return found
 
@@ -171,25 +181,109 @@ class Transaction:
 
     def add_event(self, event: Event) -> int:
         """Add an event and return its number; numbers only ever grow."""
-        values = {
-            "at": event.at,
-            "who": event.who,
-            "operation": event.operation.value,
-            "outcome": event.outcome.value,
-            "volume": event.volume,
-            "key_id": event.key_id,
-            "job": event.job,
-            "detail": event.detail,
-        }
         added = insert(schema.event).returning(_EVENT.event_id)
-        return int(self.connection.execute(added, values).scalar_one())
+        return int(self.connection.execute(added, event_values(event)).scalar_one())
 
     def events(self, volume: str | None = None) -> list[Event]:
         """Return the events, of one volume or all, in the order they happened."""
         query = select(schema.event).order_by(_EVENT.event_id)
         if volume is not None:
             query = query.where(_EVENT.volume == volume)
-        return [_event(row) for row in self.connection.execute(query)]
+        return [read_event(row) for row in self.connection.execute(query)]
+
+    # drives
+
+    def add_proof(self, proof: Proof, who: str) -> None:
+        """Add what a drive said of a key, and the event of it.
+
+        :raises KeystoreError: if there is no such key.
+        """
+        record = self.generation(proof.key_id)
+        if record is None:
+            raise KeystoreError(f"no key {proof.key_id.hex()} is on record")
+        self.connection.execute(insert(schema.proof), proof_values(proof))
+        self.add_event(
+            Event(
+                at=proof.at,
+                who=who,
+                operation=proof.kind.operation,
+                outcome=Outcome.OK if proof.is_good else Outcome.FAILED,
+                volume=record.volume,
+                key_id=proof.key_id,
+                job=proof.job,
+                detail=_about(proof),
+            )
+        )
+
+    def proofs(self, key_id: bytes) -> list[Proof]:
+        """Return what drives said of a key, in the order it happened."""
+        query = select(schema.proof).where(_PROOF.key_id == key_id).order_by(_PROOF.proof_id)
+        return [read_proof(row) for row in self.connection.execute(query)]
+
+    def last_proof(self, key_id: bytes, kind: ProofKind) -> Proof | None:
+        """Return the last proof of this kind for a key."""
+        same = (_PROOF.key_id == key_id) & (_PROOF.kind == kind.value)
+        query = select(schema.proof).where(same).order_by(_PROOF.proof_id.desc()).limit(1)
+        row = self.connection.execute(query).first()
+        return None if row is None else read_proof(row)
+
+    def newest_proofs(self, kind: ProofKind) -> dict[bytes, Proof]:
+        """Return the last proof of this kind for every key that has one, by key id."""
+        newest = (
+            select(func.max(_PROOF.proof_id))
+            .where(_PROOF.kind == kind.value)
+            .group_by(_PROOF.key_id)
+        )
+        query = select(schema.proof).where(_PROOF.proof_id.in_(newest))
+        return {row.key_id: read_proof(row) for row in self.connection.execute(query)}
+
+    def pinned_wrapping_key(self, serial: str) -> bytes | None:
+        """Return the SHA-256 fingerprint of the wrapping key that is trusted in a drive."""
+        query = select(_DRIVE.fingerprint).where(_DRIVE.serial == serial)
+        found: bytes | None = self.connection.execute(query).scalar()
+        return found
+
+    def pin_wrapping_key(self, serial: str, fingerprint: bytes, now: int, who: str) -> None:
+        """Trust this wrapping key in a drive from now on, in place of any other; with an event."""
+        values = {"fingerprint": fingerprint, "pinned": now, "accepted_by": who}
+        known = self.pinned_wrapping_key(serial)
+        if known is None:
+            self.connection.execute(insert(schema.drive), {"serial": serial, **values})
+        else:
+            self.connection.execute(update(schema.drive).where(_DRIVE.serial == serial), values)
+        before = "" if known is None else f", in place of {known.hex()}"
+        detail = f"drive {serial}: wrapping key {fingerprint.hex()}{before}"
+        self.add_event(Event(now, who, Operation.DRIVE_PIN, Outcome.OK, detail=detail))
+
+    def add_key_name(self, key_id: bytes, name: bytes) -> None:
+        """Add the name that another program wrote beside the blocks of a key."""
+        self.connection.execute(insert(schema.key_name), {"key_id": key_id, "name": name})
+
+    def key_name(self, key_id: bytes) -> bytes | None:
+        """Return the name that another program gave a key."""
+        query = select(schema.key_name.c.name).where(schema.key_name.c.key_id == key_id)
+        found: bytes | None = self.connection.execute(query).scalar()
+        return found
+
+    def find_by_key_name(self, name: bytes) -> Generation | None:
+        """Return the newest generation whose key is called ``name`` on its tape.
+
+        That is its key id, or what another program called it; blanks and NULs at its end don't
+        count, because some drives want names filled up to their full length.
+
+        :raises PolicyError: if keys of several volumes are called so: only one of them is right.
+        """
+        if (own := self.generation(name)) is not None:
+            return own
+        for spelling in (name, name.rstrip(b" \0")):
+            joined = _generations().join(schema.key_name)
+            same = joined.where(schema.key_name.c.name == spelling)
+            if spelling and (found := list(self._read_generations(same))):
+                _refuse_several(found)
+                return found[-1]
+        return None
+
+    # the keystore itself
 
     def set_installation(self, installation: str, created: int) -> None:
         """Write, once, which installation this keystore belongs to."""
@@ -197,16 +291,7 @@ class Transaction:
         self.connection.execute(insert(schema.installation), values)
 
     def _read_generations(self, query: Select[Any]) -> Iterator[Generation]:
-        return (_generation(row) for row in self.connection.execute(query))
-
-
-@contextmanager
-def _refusing_damage(what: str) -> Iterator[None]:
-    """Turn what a damaged row makes its reader raise into a :class:`KeystoreError`."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, ParseError) as error:
-        raise KeystoreError(f"{what} is damaged in the keystore: {error}", hint=DAMAGED) from error
+        return (read_generation(row) for row in self.connection.execute(query))
 
 
 def _generations() -> Select[Any]:
@@ -221,80 +306,17 @@ def _generations() -> Select[Any]:
     )
 
 
-@_refusing_damage("a generation")
-def _generation(row: Row[Any]) -> Generation:
-    return Generation(
-        key_id=row.key_id,
-        volume=row.name,
-        generation=row.generation,
-        cipher=Cipher[row.cipher],
-        state=State(row.state),
-        created=row.created,
-        delivery=Delivery(row.delivery),
-        last_used=row.last_used,
-    )
+def _about(proof: Proof) -> str:
+    """Return what an event says of a proof: where, and what was not as it should be."""
+    place = f"drive {proof.drive_serial}, cartridge {proof.cartridge_serial or 'unknown'}"
+    failed = [f"{c.name}: {c.detail}" for c in proof.checks if c.status is Status.FAIL]
+    return "; ".join([place, *failed])
 
 
-def _generation_values(record: Generation) -> dict[str, Any]:
-    return {
-        "key_id": record.key_id,
-        "generation": record.generation,
-        "cipher": record.cipher.name,
-        "state": record.state.value,
-        "created": record.created,
-        "delivery": record.delivery.value,
-    }
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise TypeError("a column that must hold a JSON object holds something else")
-    return value
-
-
-@_refusing_damage("the record of a master key")
-def _master(row: Row[Any]) -> MasterKey:
-    return MasterKey(
-        master_id=row.master_id,
-        label=row.label,
-        token=row.token,
-        serial=row.serial,
-        scheme=Scheme.from_label(row.scheme),
-        state=State(row.state),
-        created=row.created,
-        attributes=_json_object(row.attributes),
-        parameters=_json_object(row.parameters),
-        canary=row.canary,
-        public_key=row.public_key,
-    )
-
-
-def _master_values(master: MasterKey) -> dict[str, Any]:
-    return {
-        "master_id": master.master_id,
-        "label": master.label,
-        "token": master.token,
-        "serial": master.serial,
-        "scheme": master.scheme.label,
-        "state": master.state.value,
-        "created": master.created,
-        "attributes": json.dumps(master.attributes, sort_keys=True),
-        "parameters": json.dumps(master.parameters, sort_keys=True),
-        "canary": master.canary,
-        "public_key": master.public_key,
-    }
-
-
-@_refusing_damage("an event")
-def _event(row: Row[Any]) -> Event:
-    return Event(
-        at=row.at,
-        who=row.who,
-        operation=Operation(row.operation),
-        outcome=Outcome(row.outcome),
-        volume=row.volume,
-        key_id=row.key_id,
-        job=row.job,
-        detail=row.detail,
-    )
+def _refuse_several(found: list[Generation]) -> None:
+    names = sorted({record.volume for record in found})
+    if len(names) > 1:
+        raise PolicyError(
+            f"keys of several volumes are called the same: {', '.join(names)}",
+            hint="Load the key by the name of the volume that is in the drive",
+        )

@@ -7,16 +7,20 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 
 from hwkm.errors import ConfigError, KeystoreError
 from hwkm.keystore import migrate, schema
-from hwkm.keystore.engine import REVISION, Keystore, KeystoreMissingError
-from hwkm.keystore.records import Operation
+from hwkm.keystore.engine import REVISION, Keystore, KeystoreMissingError, revision_of
+from hwkm.keystore.records import Event, Operation, Outcome
+from hwkm.policy import Delivery
 
 from . import forked
+from .drives import add_tape, proof
 from .envelopes import run
 
 if TYPE_CHECKING:
@@ -49,6 +53,21 @@ def add_volume(transaction: Transaction) -> None:
     """Add one volume with a generation and an envelope, by SQL alone."""
     for statement in ADD_VOLUME.split(";"):
         transaction.connection.execute(text(statement), {"key_id": b"id", "blob": b"blob"})
+
+
+def first_release(url: str) -> Keystore:
+    """Make a keystore of revision 0001, with a volume in it."""
+    keystore = migrate.place(url)
+    with keystore.writing() as transaction:
+        config = Config()
+        config.set_main_option("script_location", str(migrate.MIGRATIONS))
+        config.attributes["connection"] = transaction.connection
+        command.upgrade(config, "0001")
+        transaction.set_installation("00ff", 5)
+        add_volume(transaction)
+        number = transaction.add_event(Event(6, "tester", Operation.LABEL, Outcome.OK, "V"))
+        transaction.hand_out(b"id", number)
+    return keystore
 
 
 class TestCreate:
@@ -128,7 +147,9 @@ class TestOpen:
     @pytest.mark.parametrize("revision", ["0000", "9999", "not one of ours"])
     def test_of_another_release(self, url: str, revision: str) -> None:
         run(create(url), f"UPDATE alembic_version SET version_num = '{revision}'")
-        with pytest.raises(KeystoreError, match=f"revision {revision}, this release needs 0001"):
+        with pytest.raises(
+            KeystoreError, match=f"revision {revision}, this release needs {REVISION}"
+        ):
             Keystore.open(url)
 
     def test_of_another_installation(self, url: str) -> None:
@@ -168,6 +189,84 @@ class TestMigrate:
         status, output = site.hwkm("keystore", "migrate")
         assert status == 6
         assert "9999" in output
+
+
+class TestFromTheFirstRelease:
+    """A keystore of revision 0001, with all that there can be in it."""
+
+    @pytest.fixture(name="keystore")
+    def _keystore(self, url: str) -> Keystore:
+        return first_release(url)
+
+    def test_is_refused_until_it_is_migrated(self, keystore: Keystore, url: str) -> None:
+        with pytest.raises(KeystoreError, match="revision 0001, this release needs") as caught:
+            Keystore.open(url)
+        assert "hwkm keystore migrate" in caught.value.hint
+
+    def test_keeps_all_that_is_in_it(self, keystore: Keystore, url: str) -> None:
+        before = self._rows(keystore)
+        assert migrate.migrate(url) == REVISION
+        migrated = Keystore.open(url, "00ff")
+        assert self._rows(migrated) == before
+        assert migrated.problems() == []
+        with migrated.reading() as transaction:
+            (record,) = transaction.all_generations()
+            assert (record.volume, record.last_used) == ("V", 6)
+            assert record.delivery is Delivery.SOFTWARE
+            assert transaction.proofs(record.key_id) == []
+            assert transaction.pinned_wrapping_key("S") is None
+
+    def test_is_then_what_the_schema_says(self, keystore: Keystore, url: str) -> None:
+        migrate.migrate(url)
+        with keystore.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, schema.metadata) == []
+
+    def test_works_on(self, keystore: Keystore, url: str) -> None:
+        migrate.migrate(url)
+        with Keystore.open(url).writing() as transaction:
+            key_id = add_tape(transaction, "V", 2)
+            transaction.add_proof(proof(key_id), "tester")
+        with pytest.raises(KeystoreError, match="rows are kept as they are"):
+            run(keystore, "DELETE FROM proof")
+        with Keystore.open(url).reading() as transaction:
+            assert [e.operation for e in transaction.events("V")] == [
+                Operation.LABEL,
+                Operation.DRIVE_PROVE,
+            ]
+
+    def test_by_the_command(self, site: Home) -> None:
+        for table in ("proof", "drive", "key_name"):
+            run(site.keystore(), f"DROP TABLE {table}")
+        run(site.keystore(), "UPDATE alembic_version SET version_num = '0001'")
+        status, output = site.hwkm("volume", "list")
+        assert status == 6
+        assert "hwkm keystore migrate" in output
+        assert site.hwkm("keystore", "migrate") == (0, f"The keystore is at revision {REVISION}.\n")
+        assert site.hwkm("volume", "list")[0] == 0
+
+    def test_killed_at_any_write_is_the_one_or_the_other(self, tmp_path: Path) -> None:
+        database = tmp_path / "keystore.db"
+        url = f"sqlite:///{database}"
+        revisions = []
+        for kill in forked.kills(database, tmp_path / "strace.log", ("fdatasync", "ftruncate")):
+            forked.remove(database)
+            keystore = first_release(url)
+            before = self._rows(keystore)
+            forked.run(lambda: migrate.migrate(url), kill)
+            assert self._rows(keystore) == before
+            assert keystore.problems() == []
+            with keystore.reading() as transaction:
+                revisions.append(revision_of(transaction.connection))
+            assert migrate.migrate(url) == REVISION
+        assert set(revisions) == {"0001", REVISION}
+
+    @staticmethod
+    def _rows(keystore: Keystore) -> list[list[tuple[object, ...]]]:
+        tables = ("installation", "volume", "generation", "envelope", "event")
+        with keystore.reading() as transaction:
+            query = transaction.connection.exec_driver_sql
+            return [[tuple(row) for row in query(f"SELECT * FROM {name}")] for name in tables]
 
 
 class TestProtection:
@@ -219,7 +318,7 @@ class TestProtection:
         with pytest.raises(KeystoreError):
             run(keystore, statement)
 
-    @pytest.mark.parametrize("table", ["event", "envelope"])
+    @pytest.mark.parametrize("table", ["event", "envelope", "proof"])
     def test_postgresql_tables_are_not_emptied(self, server: Server, table: str) -> None:
         keystore = create(server.new_database())
         with pytest.raises(KeystoreError, match="rows are kept as they are"):

@@ -52,6 +52,53 @@ def test_the_least_that_is_enough() -> None:
     assert rule.recipients == ("main",)
 
 
+@pytest.mark.parametrize(
+    ("said", "delivery"),
+    [("software", Delivery.SOFTWARE), ("drive", Delivery.DRIVE), ("auto", None)],
+)
+def test_every_delivery(said: str, delivery: Delivery | None) -> None:
+    config = parse(f'{TOP}{TOKEN}{RULE}cipher = "AES_128_XTS"\ndelivery = "{said}"\n')
+    rule = config.policy.rule_for("Tape-1")
+    assert (rule.delivery, rule.cipher) == (delivery, Cipher.AES_128_XTS)
+
+
+@pytest.mark.parametrize(
+    ("said", "delivery", "cipher"),
+    [
+        ("software", Delivery.SOFTWARE, Cipher.AES_128_XTS),
+        ("drive", Delivery.DRIVE, Cipher.AES_256_GCM),
+        ("auto", Delivery.SOFTWARE, Cipher.AES_128_XTS),
+        ("auto", Delivery.DRIVE, Cipher.AES_256_GCM),
+    ],
+)
+def test_a_new_key_has_the_cipher_of_its_delivery(
+    said: str, delivery: Delivery, cipher: Cipher
+) -> None:
+    config = parse(f'{TOP}{TOKEN}{RULE}cipher = "AES_128_XTS"\ndelivery = "{said}"\n')
+    rule = config.policy.rule_for("Tape-1")
+    assert rule.cipher_for("Tape-1", delivery) is cipher
+    assert Delivery.of(cipher) is delivery
+
+
+@pytest.mark.parametrize(
+    ("said", "delivery"), [("software", Delivery.DRIVE), ("drive", Delivery.SOFTWARE)]
+)
+def test_another_delivery_than_the_rules_is_refused(said: str, delivery: Delivery) -> None:
+    rule = parse(f'{TOP}{TOKEN}{RULE}delivery = "{said}"\n').policy.rule_for("Tape-1")
+    with pytest.raises(PolicyError, match="the policy wants volume 'Tape-1' encrypted by"):
+        rule.cipher_for("Tape-1", delivery)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "cipher"),
+    [(Delivery.SOFTWARE, Cipher.AES_256_GCM), (Delivery.DRIVE, Cipher.AES_256_XTS)],
+)
+def test_a_cipher_is_for_one_delivery(delivery: Delivery, cipher: Cipher) -> None:
+    rule = parse(f'{TOP}{TOKEN}{RULE}delivery = "auto"\n').policy.rule_for("Tape-1")
+    with pytest.raises(PolicyError, match=f"{cipher.name} is not for encryption by"):
+        rule.cipher_for("Tape-1", delivery, cipher)
+
+
 def test_without_recipients_a_rule_has_all_tokens_in_their_order() -> None:
     config = parse(TOP + SPARE + TOKEN + RULE)
     assert config.policy.rule_for("Tape-1").recipients == ("spare", "main")
