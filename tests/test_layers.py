@@ -26,6 +26,7 @@ cli
 bacula
 initialize health verify
 provision
+deliveries
 installation
 manager
 issuing reading
@@ -36,6 +37,7 @@ config
 token
 bacula_sd
 bacula_config bacula_host
+drivers
 scsi
 envelope
 key_files policy

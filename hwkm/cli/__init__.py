@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hwkm import __version__
-from hwkm.cli import check, emulator, envelope, getkey, init, keystore, master, token, volume
+from hwkm.cli import check, drive, emulator, envelope, getkey, init, keystore, master, token, volume
 from hwkm.cli.context import Settings
 from hwkm.cli.output import print_error
 from hwkm.config import DEFAULT_PATH
@@ -29,6 +29,7 @@ app.add_typer(master.app, name="master")
 app.add_typer(volume.app, name="volume")
 app.add_typer(envelope.app, name="envelope")
 app.add_typer(keystore.app, name="keystore")
+app.add_typer(drive.app, name="drive")
 app.add_typer(emulator.app, name="emulator")
 app.command("getkey")(getkey.getkey)
 app.command("check")(check.check)

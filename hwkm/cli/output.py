@@ -43,20 +43,31 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def report(checks: Sequence[Check], *, as_json: bool) -> None:
     """Print findings, and end with status 1 if one of them is a failure."""
-    if as_json:
-        shown = [
-            {"name": c.name, "status": c.status, "detail": c.detail, "advice": c.advice}
-            for c in checks
-        ]
-        print_json({"ok": all_ok(checks), "checks": shown})
-    else:
-        for check in checks:
-            typer.secho(f"{check.status:<5}", fg=_COLOURS[check.status], nl=False)
-            typer.echo(f"{check.name}: {check.detail}")
-            if check.advice and check.status is not Status.OK:
-                typer.echo(f"     → {check.advice}")
+    print_checks(checks, {"ok": all_ok(checks)} if as_json else {}, as_json=as_json)
     if not all_ok(checks):
         raise typer.Exit(1)
+
+
+def print_checks(checks: Sequence[Check], summary: dict[str, Any], *, as_json: bool) -> None:
+    """Print findings below what they amount to."""
+    if as_json:
+        print_json({**summary, "checks": [_check(one) for one in checks]})
+        return
+    for key, value in summary.items():
+        typer.echo(f"{key.replace('_', ' ')}: {_yes_or_no(value)}")
+    for check in checks:
+        typer.secho(f"{check.status:<5}", fg=_COLOURS[check.status], nl=False)
+        typer.echo(f"{check.name}: {check.detail}")
+        if check.advice and check.status is not Status.OK:
+            typer.echo(f"     → {check.advice}")
+
+
+def _check(one: Check) -> dict[str, Any]:
+    return {"name": one.name, "status": one.status, "detail": one.detail, "advice": one.advice}
+
+
+def _yes_or_no(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else text(value)
 
 
 def print_error(error: HwkmError) -> None:

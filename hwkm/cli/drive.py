@@ -1,0 +1,301 @@
+"""``hwkm drive``."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwkm.cli.context import JsonOption, caller, installation
+from hwkm.cli.output import print_checks, print_json, print_table, text
+from hwkm.deliveries import Deliveries, open_drive
+from hwkm.drivers.report import NotEncryptedError
+from hwkm.policy import Delivery
+from hwkm.scsi.nodes import list_tape_devices
+from hwkm.scsi.pages.kad import KadType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hwkm.drivers.report import LoadReport, ProveReport
+    from hwkm.drivers.tape import TapeDriver
+    from hwkm.scsi.ability import EncryptionAbility
+    from hwkm.scsi.inventory import Cartridge
+    from hwkm.scsi.pages.capabilities import Algorithm
+    from hwkm.scsi.pages.kad import Kad
+    from hwkm.scsi.pages.status import EncryptionStatus
+
+app = typer.Typer(help="Tape drives that encrypt.", no_args_is_help=True, rich_markup_mode=None)
+
+DeviceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DEV",
+        help="/dev/sgN, /dev/nstN, /dev/tape/by-id/… or emulator:FILE.",
+        show_default=False,
+    ),
+]
+AcceptOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SERIAL",
+        help="Trust the changed wrapping key of the drive with this serial number.",
+    ),
+]
+
+
+@app.command("list")
+def list_drives(as_json: JsonOption = False) -> None:
+    """List the tape drives and changers of this machine.
+
+    Example: hwkm drive list
+    """
+    found = [
+        {
+            "device": str(node.sg),
+            "tape": text(node.tape),
+            "vendor": node.vendor,
+            "product": node.product,
+            "kind": "changer" if node.changer else "drive",
+        }
+        for node in list_tape_devices()
+    ]
+    if as_json:
+        print_json(found)
+        return
+    titles = ("DEVICE", "TAPE", "VENDOR", "PRODUCT", "KIND")
+    print_table(titles, [list(row.values()) for row in found])
+
+
+@app.command("probe")
+def probe(context: typer.Context, device: DeviceArgument, as_json: JsonOption = False) -> None:
+    """Ask a drive what it can do. Ends with status 1 if it can't encrypt.
+
+    Example: hwkm drive probe /dev/nst0
+    """
+    with _opened(context, device) as (_, driver):
+        identity, _ = driver.identify()
+        ability = driver.ability()
+        shown: dict[str, Any] = {
+            "device": device,
+            "vendor": identity.vendor,
+            "product": identity.product,
+            "revision": identity.revision,
+            "serial": identity.serial,
+            **_ability(driver, ability),
+            "quirks": list(driver.session.quirks),
+        }
+    _print(shown, as_json=as_json)
+    if not ability.can_encrypt:
+        raise typer.Exit(1)
+
+
+@app.command("status")
+def status(context: typer.Context, device: DeviceArgument, as_json: JsonOption = False) -> None:
+    """Show what a drive holds: modes, key names, and the cartridge. It never tells the key.
+
+    Example: hwkm drive status /dev/nst0
+    """
+    with _opened(context, device) as (_, driver):
+        _, cartridge = driver.identify()
+        block = None if cartridge is None else driver.session.next_block()
+        shown = {
+            **_status(driver.session.status()),
+            "next_block": None if block is None else _name(block.encryption),
+            "cartridge": _cartridge(cartridge),
+        }
+    _print(shown, as_json=as_json)
+
+
+@app.command("load")
+def load(
+    context: typer.Context,
+    device: DeviceArgument,
+    volume: Annotated[str, typer.Option(metavar="VOLUME", help="The volume in the drive.")],
+    create: Annotated[
+        bool, typer.Option("--create", help="Make a new generation of the volume first.")
+    ] = False,
+    accept_drive_key: AcceptOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put a volume's key into the drive, and read back that it encrypts with it.
+
+    Example: hwkm drive load /dev/nst0 --volume Vol-0001 --create
+    """
+    with _opened(context, device) as (deliveries, driver):
+        if create:
+            choice = deliveries.choose(driver, volume)
+            deliveries.issue(volume, choice.delivery)
+            if choice.delivery is Delivery.SOFTWARE:
+                _fell_back(volume, choice.reason, as_json=as_json)
+        with _showing_failure(volume, as_json=as_json):
+            report = deliveries.load(driver, volume, accept_drive_key)
+    _report(volume, report, as_json=as_json)
+
+
+@app.command("auto")
+def auto(context: typer.Context, device: DeviceArgument, as_json: JsonOption = False) -> None:
+    """Load the key that the tape itself asks for. Only one key is tried.
+
+    Example: hwkm drive auto /dev/nst0
+    """
+    with _opened(context, device) as (deliveries, driver), _showing_failure("", as_json=as_json):
+        found = deliveries.auto(driver)
+    if found is None:
+        _print({"encrypted": False, "reason": "the tape asks for no key"}, as_json=as_json)
+        return
+    _report(found[0].volume, found[1], as_json=as_json)
+
+
+@app.command("prove")
+def prove(context: typer.Context, device: DeviceArgument, as_json: JsonOption = False) -> None:
+    """Look at a block on the tape, whether it is encrypted with the key in the drive.
+
+    Example: hwkm drive prove /dev/nst0
+    """
+    with _opened(context, device) as (deliveries, driver):
+        generation, report = deliveries.prove(driver)
+    _report(generation.volume, report, as_json=as_json)
+
+
+@app.command("clear")
+def clear(context: typer.Context, device: DeviceArgument, as_json: JsonOption = False) -> None:
+    """Take whatever key it holds out of the drive, and read back that it is out.
+
+    Example: hwkm drive clear /dev/nst0
+    """
+    with _opened(context, device) as (deliveries, driver):
+        report = deliveries.clear(driver)
+    print_checks(report.checks, {"cleared": report.cleared}, as_json=as_json)
+    if not report.cleared:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _opened(context: typer.Context, device: str) -> Iterator[tuple[Deliveries, TapeDriver]]:
+    site = installation(context)
+    with open_drive(device, site.config.runtime_dir) as driver:
+        yield Deliveries(site, caller()), driver
+
+
+@contextmanager
+def _showing_failure(volume: str, *, as_json: bool) -> Iterator[None]:
+    """Print the checks of a load that failed; its error then says what to do."""
+    try:
+        yield
+    except NotEncryptedError as error:
+        print_checks(error.report.checks, _summary(volume, error.report), as_json=as_json)
+        raise
+
+
+def _fell_back(volume: str, reason: str, *, as_json: bool) -> None:
+    shown = {"volume": volume, "delivery": "software", "encrypted": False, "reason": reason}
+    _print(shown, as_json=as_json)
+    raise typer.Exit(1)
+
+
+def _report(volume: str, report: LoadReport | ProveReport, *, as_json: bool) -> None:
+    print_checks(report.checks, _summary(volume, report), as_json=as_json)
+    if not report.encrypted:
+        raise typer.Exit(1)
+
+
+def _summary(volume: str, report: LoadReport | ProveReport) -> dict[str, Any]:
+    return {
+        "volume": volume,
+        "key_id": report.key_id.hex(),
+        "key_format": report.key_format,
+        "drive": report.drive.serial,
+        "cartridge": report.cartridge.serial,
+        "encrypted": report.encrypted,
+    }
+
+
+def _ability(driver: TapeDriver, ability: EncryptionAbility) -> dict[str, Any]:
+    capabilities = driver.session.capabilities() if driver.session.pages() else None
+    management = ability.management
+    return {
+        "can_encrypt": ability.can_encrypt,
+        "reason": ability.reason,
+        "algorithms": [_algorithm(one) for one in capabilities.algorithms] if capabilities else [],
+        "key_formats": [_name(one) for one in ability.formats],
+        "scopes": [
+            name
+            for name in ("public", "local", "all_i_t_nexus")
+            if management is not None and getattr(management, name)
+        ],
+        "lock": management is not None and management.lock,
+        "ckod": management is not None and management.ckod,
+        "controlled_by": _name(ability.controlled_by),
+    }
+
+
+def _algorithm(one: Algorithm) -> dict[str, Any]:
+    return {
+        "index": one.index,
+        "code": f"{one.code:08x}",
+        "name": one.name,
+        "key_bytes": one.key_bytes,
+        "max_ukad": one.max_ukad,
+        "max_akad": one.max_akad,
+        "encrypt": _name(one.encrypt),
+        "decrypt": _name(one.decrypt),
+        "raw_decrypt": _name(one.rdmc),
+    }
+
+
+def _status(found: EncryptionStatus) -> dict[str, Any]:
+    return {
+        "encryption_mode": _name(found.encryption_mode),
+        "decryption_mode": _name(found.decryption_mode),
+        "algorithm_index": found.algorithm_index,
+        "key_instance_counter": found.key_instance_counter,
+        "scope": _name(found.key_scope),
+        "controlled_by": _name(found.controlled_by),
+        "volume_contains_encrypted": found.volume_contains_encrypted,
+        "kads": [_kad(kad) for kad in found.kads],
+    }
+
+
+def _kad(kad: Kad) -> dict[str, Any]:
+    return {
+        "type": _name(KadType(kad.type) if kad.type in set(KadType) else kad.type),
+        "value": kad.value.hex(),
+        "authenticated": _name(kad.authenticated),
+    }
+
+
+def _cartridge(found: Cartridge | None) -> dict[str, str] | None:
+    if found is None:
+        return None
+    return {
+        "serial": found.serial,
+        "barcode": found.barcode,
+        "manufacturer": found.manufacturer,
+    }
+
+
+def _name(value: object) -> Any:
+    """Return the standard's word for a code in lower case; a code without one stays a number."""
+    name = getattr(value, "name", None)
+    return name.lower() if isinstance(name, str) else value
+
+
+def _print(shown: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(shown)
+        return
+    for key, value in shown.items():
+        typer.echo(f"{key.replace('_', ' ')}: {_words(value)}")
+
+
+def _words(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+        case list():
+            return "; ".join(map(_words, value)) or "-"
+        case bool():
+            return "yes" if value else "no"
+    return text(value)

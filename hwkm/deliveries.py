@@ -1,0 +1,201 @@
+"""Volume keys and tape drives joined: loading, proving, clearing, and what the tape asks for.
+
+The drive's lock is taken first, the tokens' second and the keystore's last, so that two processes
+can't wait for each other; and no token or keystore is held while a drive works.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwkm.drivers.choose import Choice, choose
+from hwkm.drivers.lock import drive_lock
+from hwkm.drivers.report import NotEncryptedError
+from hwkm.drivers.tape import TapeDriver
+from hwkm.errors import NotFoundError
+from hwkm.keystore.records import Proof, ProofKind
+from hwkm.scsi.inventory import identify_drive
+from hwkm.scsi.worker import WorkerTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from hwkm.drivers.report import ClearReport, LoadReport, ProveReport
+    from hwkm.installation import Installation
+    from hwkm.keystore.records import Generation
+    from hwkm.keystore.store import Transaction
+    from hwkm.manager import Caller, Handout, KeyManager
+    from hwkm.policy import Delivery
+
+LOCK_SECONDS = 30.0
+"""How long to wait for another process that works with the drive."""
+
+
+@contextmanager
+def open_drive(
+    device: str, runtime_dir: Path, seconds: float = LOCK_SECONDS
+) -> Iterator[TapeDriver]:
+    """Open the drive at ``device``, alone among hwkm's processes, in a process of its own.
+
+    To be called before any PKCS#11 module is loaded: it forks. The process that talks to the drive
+    holds the lock too, so that a drive that hangs stays locked for as long as it does.
+
+    :raises DeviceError: if there is no drive, or another process does not let go of it.
+    """
+    with closing(WorkerTransport(device)) as transport:
+        serial = identify_drive(transport).serial
+    with (
+        drive_lock(runtime_dir, serial, seconds) as descriptor,
+        closing(WorkerTransport(device, keep=(descriptor,))) as transport,
+    ):
+        yield TapeDriver(transport, runtime_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """The use cases around one installation's drives, for one caller."""
+
+    installation: Installation
+    caller: Caller
+
+    def choose(self, driver: TapeDriver, volume: str) -> Choice:
+        """Return who is to encrypt ``volume`` with this drive: by policy and by capability.
+
+        :raises PolicyError: if the policy wants the drive, and the drive can't.
+        """
+        rule = self.installation.config.policy.rule_for(volume)
+        return choose(rule.delivery, driver.ability())
+
+    def issue(self, volume: str, delivery: Delivery) -> Handout:
+        """Make a new generation of ``volume``, which keeps its delivery for life."""
+        return self._key(lambda manager: manager.label(volume, self.caller, delivery=delivery))
+
+    def load(self, driver: TapeDriver, volume: str, accept: str = "") -> LoadReport:
+        """Put the key of the volume's newest generation into the drive, and read it back.
+
+        ``accept`` is the serial number of a drive whose new wrapping key is to be trusted.
+
+        :raises NotEncryptedError: naming the check that failed; the drive then holds no key.
+        :raises WrappingKeyChangedError: if the drive shows another wrapping key than before.
+        """
+        handout = self._key(lambda manager: manager.drive_key(volume, self.caller))
+        return self.deliver(driver, handout, accept=accept)
+
+    def auto(self, driver: TapeDriver) -> tuple[Generation, LoadReport] | None:
+        """Load the key that the tape asks for; None if its next block is not encrypted.
+
+        Only one key is ever tried.
+
+        :raises NotFoundError: if the block is encrypted with a key that is not on record.
+        """
+        wanted = driver.next_key()
+        if not wanted.is_encrypted:
+            return None
+        found = self._find(wanted.names)
+        if found is None:
+            raise NotFoundError(
+                f"the tape is encrypted with a key that is not on record ({wanted.text})",
+                hint="Import it with hwkm volume import, or restore the keystore's backup",
+            )
+        handout = self._key(
+            lambda manager: manager.drive_key(found.volume, self.caller, key_id=found.key_id)
+        )
+        return found, self.deliver(driver, handout, name=wanted.name_of(found))
+
+    def deliver(
+        self, driver: TapeDriver, handout: Handout, *, name: bytes = b"", accept: str = ""
+    ) -> LoadReport:
+        """Put a key that was handed out into the drive; what that read back is recorded.
+
+        ``name`` is what the tape calls the key, where that is not its key id.
+
+        :raises NotEncryptedError, WrappingKeyChangedError: as :meth:`load` does.
+        """
+        header = handout.envelope.header
+        serial = driver.identify()[0].serial
+        pinned = None if accept and accept == serial else self._pinned(serial)
+        try:
+            report = driver.load(handout.key, name or header.key_id, header.volume, pinned=pinned)
+        except NotEncryptedError as error:
+            self._record(header.key_id, ProofKind.LOAD, error.report)
+            raise
+        if report.wrapping_key is not None and report.wrapping_key != self._pinned(serial):
+            self._pin(serial, report.wrapping_key, report.at)
+        self._record(header.key_id, ProofKind.LOAD, report)
+        return report
+
+    def prove(self, driver: TapeDriver) -> tuple[Generation, ProveReport]:
+        """Look whether what is on the tape is encrypted with the key that the drive holds.
+
+        :raises NotFoundError: if the drive holds no key that is on record.
+        """
+        found = self._find(driver.held_names())
+        if found is None:
+            raise NotFoundError(
+                "the drive holds no key that is on record",
+                hint="Load the volume's with hwkm drive load or hwkm drive auto",
+            )
+        report = driver.prove(found.key_id, self._counter(found.key_id, driver))
+        self._record(found.key_id, ProofKind.PROVE, report)
+        return found, report
+
+    def clear(self, driver: TapeDriver) -> ClearReport:
+        """Take whatever key it holds out of the drive, and read back that it is out."""
+        report = driver.clear()
+        found = self._find(report.held)
+        if found is not None:
+            self._record(found.key_id, ProofKind.CLEAR, report)
+        return report
+
+    # below
+
+    def _key(self, use: Callable[[KeyManager], Handout]) -> Handout:
+        with self.installation.tokens() as tokens:
+            return use(self.installation.manager(tokens))
+
+    def _find(self, names: tuple[bytes, ...]) -> Generation | None:
+        with self._reading() as transaction:
+            found = (transaction.find_by_key_name(name) for name in names)
+            return next((generation for generation in found if generation is not None), None)
+
+    def _counter(self, key_id: bytes, driver: TapeDriver) -> int | None:
+        """Return the key instance counter after this drive's last load of the key."""
+        with self._reading() as transaction:
+            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        here = last is not None and last.drive_serial == driver.identify()[0].serial
+        return last.counter if last is not None and here else None
+
+    def _pinned(self, serial: str) -> bytes | None:
+        with self._reading() as transaction:
+            return transaction.pinned_wrapping_key(serial)
+
+    def _pin(self, serial: str, fingerprint: bytes, now: int) -> None:
+        with self.installation.keystore().open().writing() as transaction:
+            transaction.pin_wrapping_key(serial, fingerprint, now, self.caller.who)
+
+    def _record(
+        self, key_id: bytes, kind: ProofKind, report: LoadReport | ProveReport | ClearReport
+    ) -> None:
+        cartridge = report.cartridge
+        proof = Proof(
+            key_id=key_id,
+            at=report.at,
+            kind=kind,
+            encrypted=report.encrypted,
+            drive_serial=report.drive.serial,
+            cartridge_serial=cartridge.serial if cartridge else "",
+            barcode=cartridge.barcode if cartridge else "",
+            job=self.caller.job,
+            key_format=report.key_format,
+            counter=report.counter,
+            checks=report.checks,
+        )
+        with self.installation.keystore().open().writing() as transaction:
+            transaction.add_proof(proof, self.caller.who)
+
+    def _reading(self) -> AbstractContextManager[Transaction]:
+        return self.installation.keystore().open().reading()
