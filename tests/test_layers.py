@@ -26,6 +26,7 @@ cli
 bacula
 initialize health verify
 provision
+changer
 deliveries
 installation
 manager

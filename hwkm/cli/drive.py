@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwkm.changer import Call, change
 from hwkm.cli.context import JsonOption, caller, installation
 from hwkm.cli.output import print_checks, print_json, print_table, text
 from hwkm.deliveries import Deliveries, open_drive
@@ -170,6 +171,27 @@ def clear(context: typer.Context, device: DeviceArgument, as_json: JsonOption = 
     print_checks(report.checks, {"cleared": report.cleared}, as_json=as_json)
     if not report.cleared:
         raise typer.Exit(1)
+
+
+@app.command("changer")
+def changer(
+    context: typer.Context,
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- CMD ARGS…", help="The changer's command.", show_default=False),
+    ],
+    device: Annotated[
+        str, typer.Option(metavar="DEV", help="The drive, if it is not CMD's fourth argument.")
+    ] = "",
+) -> None:
+    """Wrap Bacula's Changer Command: a load brings the key in, an unload takes it out.
+
+    Example: Changer Command="hwkm drive changer -- /etc/bacula/scripts/mtx-changer %c %o %S %a %d"
+    """
+    call = Call.parse(command, device)
+    if call.operation is None:
+        raise typer.Exit(call.run())
+    raise typer.Exit(change(call, Deliveries(installation(context), caller())))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from hwkm.policy import Delivery
 from hwkm.scsi.encryption import TapeEncryption
 from hwkm.scsi.inventory import identify_cartridge, identify_drive, same_cartridge
 from hwkm.scsi.pages.next_block import BlockEncryption
+from hwkm.scsi.pages.status import ControlledBy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,6 +138,15 @@ class TapeDriver:
         """Return what the key in force is called, the A-KAD first; nothing if there is none."""
         self._begin()
         return _names_in_force(self.session.status())
+
+    def holds_any(self) -> bool:
+        """Return whether a key of a host is in force; a library's is not ours to touch."""
+        self._begin()
+        if not self.session.pages():
+            return False
+        status = self.session.status()
+        ours = status.controlled_by in (ControlledBy.NOT_REPORTED, ControlledBy.HOST)
+        return ours and not status.is_clear
 
     def guard_changed(self, counter: int) -> bool:
         """Return whether anybody has set parameters since the counter was ``counter``."""
