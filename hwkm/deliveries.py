@@ -74,6 +74,10 @@ class Deliveries:
         """Make a new generation of ``volume``, which keeps its delivery for life."""
         return self._key(lambda manager: manager.label(volume, self.caller, delivery=delivery))
 
+    def fetch(self, volume: str, key_id: bytes | None = None) -> Handout:
+        """Return a key of ``volume`` for a drive: that of ``key_id``, or the newest."""
+        return self._key(lambda m: m.drive_key(volume, self.caller, key_id=key_id))
+
     def load(self, driver: TapeDriver, volume: str, accept: str = "") -> LoadReport:
         """Put the key of the volume's newest generation into the drive, and read it back.
 
@@ -82,8 +86,7 @@ class Deliveries:
         :raises NotEncryptedError: naming the check that failed; the drive then holds no key.
         :raises WrappingKeyChangedError: if the drive shows another wrapping key than before.
         """
-        handout = self._key(lambda manager: manager.drive_key(volume, self.caller))
-        return self.deliver(driver, handout, accept=accept)
+        return self.deliver(driver, self.fetch(volume), accept=accept)
 
     def auto(self, driver: TapeDriver) -> tuple[Generation, LoadReport] | None:
         """Load the key that the tape asks for; None if its next block is not encrypted.
@@ -101,9 +104,7 @@ class Deliveries:
                 f"the tape is encrypted with a key that is not on record ({wanted.text})",
                 hint="Import it with hwkm volume import, or restore the keystore's backup",
             )
-        handout = self._key(
-            lambda manager: manager.drive_key(found.volume, self.caller, key_id=found.key_id)
-        )
+        handout = self.fetch(found.volume, found.key_id)
         return found, self.deliver(driver, handout, name=wanted.name_of(found))
 
     def deliver(
@@ -117,13 +118,14 @@ class Deliveries:
         """
         header = handout.envelope.header
         serial = driver.identify()[0].serial
-        pinned = None if accept and accept == serial else self._pinned(serial)
+        on_record = self._pinned(serial)
+        pinned = None if accept and accept == serial else on_record
         try:
             report = driver.load(handout.key, name or header.key_id, header.volume, pinned=pinned)
         except NotEncryptedError as error:
             self._record(header.key_id, ProofKind.LOAD, error.report)
             raise
-        if report.wrapping_key is not None and report.wrapping_key != self._pinned(serial):
+        if report.wrapping_key is not None and report.wrapping_key != on_record:
             self._pin(serial, report.wrapping_key, report.at)
         self._record(header.key_id, ProofKind.LOAD, report)
         return report

@@ -9,11 +9,12 @@ import typer
 
 from hwkm.changer import Call, change
 from hwkm.cli.context import JsonOption, caller, installation
-from hwkm.cli.output import print_checks, print_json, print_table, text
+from hwkm.cli.output import print_checks, print_fields, print_json, print_table, text
 from hwkm.deliveries import Deliveries, open_drive
 from hwkm.drivers.report import NotEncryptedError
 from hwkm.policy import Delivery
 from hwkm.scsi.nodes import list_tape_devices
+from hwkm.scsi.pages.base import member
 from hwkm.scsi.pages.kad import KadType
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def probe(context: typer.Context, device: DeviceArgument, as_json: JsonOption = 
             **_ability(driver, ability),
             "quirks": list(driver.session.quirks),
         }
-    _print(shown, as_json=as_json)
+    print_fields(shown, as_json=as_json)
     if not ability.can_encrypt:
         raise typer.Exit(1)
 
@@ -106,7 +107,7 @@ def status(context: typer.Context, device: DeviceArgument, as_json: JsonOption =
             "next_block": None if block is None else _name(block.encryption),
             "cartridge": _cartridge(cartridge),
         }
-    _print(shown, as_json=as_json)
+    print_fields(shown, as_json=as_json)
 
 
 @app.command("load")
@@ -127,11 +128,13 @@ def load(
     with _opened(context, device) as (deliveries, driver):
         if create:
             choice = deliveries.choose(driver, volume)
-            deliveries.issue(volume, choice.delivery)
+            handout = deliveries.issue(volume, choice.delivery)
             if choice.delivery is Delivery.SOFTWARE:
                 _fell_back(volume, choice.reason, as_json=as_json)
+        else:
+            handout = deliveries.fetch(volume)
         with _showing_failure(volume, as_json=as_json):
-            report = deliveries.load(driver, volume, accept_drive_key)
+            report = deliveries.deliver(driver, handout, accept=accept_drive_key)
     _report(volume, report, as_json=as_json)
 
 
@@ -144,7 +147,7 @@ def auto(context: typer.Context, device: DeviceArgument, as_json: JsonOption = F
     with _opened(context, device) as (deliveries, driver), _showing_failure("", as_json=as_json):
         found = deliveries.auto(driver)
     if found is None:
-        _print({"encrypted": False, "reason": "the tape asks for no key"}, as_json=as_json)
+        print_fields({"encrypted": False, "reason": "the tape asks for no key"}, as_json=as_json)
         return
     _report(found[0].volume, found[1], as_json=as_json)
 
@@ -213,7 +216,7 @@ def _showing_failure(volume: str, *, as_json: bool) -> Iterator[None]:
 
 def _fell_back(volume: str, reason: str, *, as_json: bool) -> None:
     shown = {"volume": volume, "delivery": "software", "encrypted": False, "reason": reason}
-    _print(shown, as_json=as_json)
+    print_fields(shown, as_json=as_json)
     raise typer.Exit(1)
 
 
@@ -282,7 +285,7 @@ def _status(found: EncryptionStatus) -> dict[str, Any]:
 
 def _kad(kad: Kad) -> dict[str, Any]:
     return {
-        "type": _name(KadType(kad.type) if kad.type in set(KadType) else kad.type),
+        "type": _name(member(KadType, kad.type)),
         "value": kad.value.hex(),
         "authenticated": _name(kad.authenticated),
     }
@@ -302,22 +305,3 @@ def _name(value: object) -> Any:
     """Return the standard's word for a code in lower case; a code without one stays a number."""
     name = getattr(value, "name", None)
     return name.lower() if isinstance(name, str) else value
-
-
-def _print(shown: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(shown)
-        return
-    for key, value in shown.items():
-        typer.echo(f"{key.replace('_', ' ')}: {_words(value)}")
-
-
-def _words(value: Any) -> str:
-    match value:
-        case dict():
-            return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
-        case list():
-            return "; ".join(map(_words, value)) or "-"
-        case bool():
-            return "yes" if value else "no"
-    return text(value)

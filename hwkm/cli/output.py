@@ -53,8 +53,7 @@ def print_checks(checks: Sequence[Check], summary: dict[str, Any], *, as_json: b
     if as_json:
         print_json({**summary, "checks": [_check(one) for one in checks]})
         return
-    for key, value in summary.items():
-        typer.echo(f"{key.replace('_', ' ')}: {_yes_or_no(value)}")
+    print_fields(summary, as_json=False)
     for check in checks:
         typer.secho(f"{check.status:<5}", fg=_COLOURS[check.status], nl=False)
         typer.echo(f"{check.name}: {check.detail}")
@@ -66,8 +65,24 @@ def _check(one: Check) -> dict[str, Any]:
     return {"name": one.name, "status": one.status, "detail": one.detail, "advice": one.advice}
 
 
-def _yes_or_no(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else text(value)
+def print_fields(fields: dict[str, Any], *, as_json: bool) -> None:
+    """Print what is known of one thing, a line for each field."""
+    if as_json:
+        print_json(fields)
+        return
+    for name, value in fields.items():
+        typer.echo(f"{name.replace('_', ' ')}: {_words(value)}")
+
+
+def _words(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+        case list():
+            return "; ".join(map(_words, value)) or "-"
+        case bool():
+            return "yes" if value else "no"
+    return text(value)
 
 
 def print_error(error: HwkmError) -> None:

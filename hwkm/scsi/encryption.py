@@ -15,6 +15,7 @@ from hwkm.keys import SecretBytes
 from hwkm.scsi.ability import NEEDED_PAGES, EncryptionAbility, managed_by, why_not
 from hwkm.scsi.commands import security_protocol_in, security_protocol_out, test_unit_ready
 from hwkm.scsi.inventory import key_manager
+from hwkm.scsi.optional import if_known
 from hwkm.scsi.pages.base import PageIn
 from hwkm.scsi.pages.capabilities import Capabilities
 from hwkm.scsi.pages.directory import KeyFormat, KeyFormats, SupportedPages
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
 TAPE_DATA_ENCRYPTION = 0x20
 """SECURITY PROTOCOL."""
 
-INVALID_COMMAND, INVALID_FIELD_IN_CDB = 0x20, 0x24
-NOT_READY_YET, MEDIUM_NOT_PRESENT = 0x04, 0x3A
+NOT_READY_YET = 0x04
 BECOMING_READY = 0x01
 NO_END_OF_DATA = 0x14
 
@@ -154,7 +154,7 @@ class TapeEncryption:
             try:
                 self.transport.execute(test_unit_ready())
             except CheckConditionError as error:
-                if _no_medium(error):
+                if error.sense.is_no_medium:
                     return False
                 becoming = error.sense.matches(SenseKey.NOT_READY, NOT_READY_YET, BECOMING_READY)
                 if not becoming or time.monotonic() > end:
@@ -175,7 +175,7 @@ class TapeEncryption:
         try:
             found = Capabilities.parse(self._page(PageIn.CAPABILITIES))
         except CheckConditionError as error:
-            if not _no_medium(error):
+            if not error.sense.is_no_medium:
                 raise
             self.note(LATE_CAPABILITIES)
             return None
@@ -207,7 +207,9 @@ class TapeEncryption:
         try:
             return NextBlockStatus.parse(self._page(PageIn.NEXT_BLOCK_STATUS))
         except CheckConditionError as error:
-            if _no_medium(error) or error.sense.matches(SenseKey.BLANK_CHECK, NO_END_OF_DATA):
+            if error.sense.is_no_medium or error.sense.matches(
+                SenseKey.BLANK_CHECK, NO_END_OF_DATA
+            ):
                 return None
             raise
 
@@ -298,18 +300,8 @@ class TapeEncryption:
 
     def _optional(self, code: PageIn) -> bytes | None:
         """Return a page; None from a drive that does not know it."""
-        try:
-            return self._page(code)
-        except CheckConditionError as error:
-            unknown = (INVALID_COMMAND, INVALID_FIELD_IN_CDB)
-            if any(error.sense.matches(SenseKey.ILLEGAL_REQUEST, asc, 0) for asc in unknown):
-                return None
-            raise
+        return if_known(self.transport, security_protocol_in(TAPE_DATA_ENCRYPTION, code))
 
 
 def _without_key(page: SetDataEncryption) -> SetDataEncryption:
     return replace(page, key=SecretBytes(b""))
-
-
-def _no_medium(error: CheckConditionError) -> bool:
-    return error.sense.matches(SenseKey.NOT_READY, MEDIUM_NOT_PRESENT)

@@ -21,18 +21,13 @@ from hwkm.scsi.mode_pages import (
     key_manager_3592,
     key_manager_lto,
 )
-from hwkm.scsi.sense import SenseKey
+from hwkm.scsi.optional import if_known
 from hwkm.scsi.transport import CheckConditionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hwkm.scsi.sense import Sense
-    from hwkm.scsi.transport import Command, Transport
-
-INVALID_COMMAND = 0x20
-INVALID_FIELD_IN_CDB = 0x24
-MEDIUM_NOT_PRESENT = 0x3A
+    from hwkm.scsi.transport import Transport
 
 MEDIA_SUFFIX_CHARACTERS = 2
 """Libraries print barcodes with or without the medium's type at the end: Z20001L9, Z20001."""
@@ -80,8 +75,8 @@ def identify_drive(transport: Transport) -> DriveIdentity:
     :raises ParseError: if an answer is no answer to what was asked.
     """
     standard = Inquiry.parse(transport.execute(inquiry()))
-    serial = _optional(transport, inquiry(VitalPage.UNIT_SERIAL_NUMBER))
-    names = _optional(transport, inquiry(VitalPage.DEVICE_IDENTIFICATION))
+    serial = if_known(transport, inquiry(VitalPage.UNIT_SERIAL_NUMBER))
+    names = if_known(transport, inquiry(VitalPage.DEVICE_IDENTIFICATION))
     return DriveIdentity(
         vendor=standard.vendor,
         product=standard.product,
@@ -102,11 +97,11 @@ def identify_cartridge(transport: Transport) -> Cartridge | None:
     """
     try:
         transport.execute(test_unit_ready())
-        chip = _optional(transport, read_attribute())
-        statistics = _optional(transport, log_sense(LogPage.VOLUME_STATISTICS))
-        mode = _optional(transport, mode_sense(ModePage.DEVICE_CONFIGURATION))
+        chip = if_known(transport, read_attribute())
+        statistics = if_known(transport, log_sense(LogPage.VOLUME_STATISTICS))
+        mode = if_known(transport, mode_sense(ModePage.DEVICE_CONFIGURATION))
     except CheckConditionError as error:
-        if error.sense.matches(SenseKey.NOT_READY, MEDIUM_NOT_PRESENT):
+        if error.sense.is_no_medium:
             return None
         raise
     return _cartridge(chip, statistics, mode)
@@ -118,11 +113,11 @@ def key_manager(transport: Transport) -> KeyManager:
     :raises CheckConditionError: if the drive has something else to report.
     :raises ParseError: if an answer is no answer to what was asked.
     """
-    answer = _optional(transport, mode_sense(ModePage.VENDOR_LTO, ENCRYPTION_MODE))
+    answer = if_known(transport, mode_sense(ModePage.VENDOR_LTO, ENCRYPTION_MODE))
     found = KeyManager.UNKNOWN if answer is None else key_manager_lto(ModeData.parse(answer))
     if found is not KeyManager.UNKNOWN:
         return found
-    answer = _optional(transport, mode_sense(ModePage.READ_WRITE_CONTROL_3592))
+    answer = if_known(transport, mode_sense(ModePage.READ_WRITE_CONTROL_3592))
     return KeyManager.UNKNOWN if answer is None else key_manager_3592(ModeData.parse(answer))
 
 
@@ -150,23 +145,6 @@ def _same_barcode(one: str, other: str) -> bool:
     if len(short) == VOLUME_CHARACTERS and len(long) == VOLUME_CHARACTERS + MEDIA_SUFFIX_CHARACTERS:
         return long.startswith(short)
     return short == long
-
-
-def _optional(transport: Transport, command: Command) -> bytes | None:
-    """Run a command that an old drive may not know; None then. All else is raised."""
-    try:
-        return transport.execute(command)
-    except CheckConditionError as error:
-        if _is_unknown(error.sense):
-            return None
-        raise
-
-
-def _is_unknown(sense: Sense) -> bool:
-    unknown = (INVALID_COMMAND, INVALID_FIELD_IN_CDB)
-    return not sense.deferred and any(
-        sense.matches(SenseKey.ILLEGAL_REQUEST, asc, 0) for asc in unknown
-    )
 
 
 def _unit_designator(page: bytes) -> bytes:

@@ -20,6 +20,10 @@ SENSE_KEY_SPECIFIC_DESCRIPTOR = 0x02
 STREAM_COMMANDS_DESCRIPTOR = 0x04
 
 
+INVALID_COMMAND, INVALID_FIELD_IN_CDB, MEDIUM_NOT_PRESENT = 0x20, 0x24, 0x3A
+"""ADDITIONAL SENSE CODE of what is asked for by name here."""
+
+
 @unique
 class SenseKey(IntEnum):
     """Sense keys (SPC-5)."""
@@ -103,6 +107,17 @@ class Sense:
     def is_unit_attention(self) -> bool:
         """Whether the device reports an event, and has not run the command."""
         return self.key == SenseKey.UNIT_ATTENTION
+
+    @property
+    def is_unknown_request(self) -> bool:
+        """Whether the device does not know this command, or this page (5/20/00, 5/24/00)."""
+        codes = (INVALID_COMMAND, INVALID_FIELD_IN_CDB)
+        return not self.deferred and self.code in [(SenseKey.ILLEGAL_REQUEST, c, 0) for c in codes]
+
+    @property
+    def is_no_medium(self) -> bool:
+        """Whether no cartridge is loaded (2/3A/xx)."""
+        return self.matches(SenseKey.NOT_READY, MEDIUM_NOT_PRESENT)
 
     def matches(self, key: int, asc: int, ascq: int | None = None) -> bool:
         """Return whether this is the given code; with ``ascq`` None any qualifier will do."""
