@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hwkm.config import Config
+    from hwkm.installation import Installation
     from hwkm.keys import Cipher
     from hwkm.manager import Caller, Handout, KeyManager
 
@@ -32,6 +33,10 @@ ANSWER_SECONDS = 20.0
 """After this long there is an answer, good or bad. Bacula would wait for 60."""
 MAX_FIELD_BYTES = 2048
 """Bacula's own limit on what a label holds: MAX_ENC_CIPHER_KEY_LEN."""
+DRIVE_MARGIN_SECONDS = 5.0
+"""How long before that a drive that does not answer is given up, so that the reason can be said."""
+NULL_KEY_BYTES = 16
+"""What Bacula wants for its cipher NULL, with which the Storage Daemon encrypts nothing."""
 
 _VOLUME_NAME = re.compile(rb"[A-Za-z0-9:._-]{1,127}")
 _SHOWN = 300
@@ -105,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
         config = configuration.load(options.config)
         become_owner_of(config.runtime_dir)
         log = Log(config.log)
-        result = supervise.run(lambda: _work(config, options, log), deadline)
+        result = supervise.run(lambda: _work(config, options, log, deadline), deadline)
         reply = result.answer if not result.trouble else _troubled(result.trouble)
         noise, problems = result.noise, [result.trouble] if result.trouble else []
     except HwkmError as error:
@@ -130,7 +135,7 @@ def _troubled(trouble: str) -> bytes:
     return error_line(f"{trouble}; hwkm token probe shows whether the token works")
 
 
-def _work(config: Config, options: Options, log: Log) -> bytes:
+def _work(config: Config, options: Options, log: Log, deadline: float) -> bytes:
     """Do the work, in the child: everything heavy is imported here."""
     from hwkm.installation import Installation
     from hwkm.manager import Caller
@@ -145,38 +150,72 @@ def _work(config: Config, options: Options, log: Log) -> bytes:
         log.error(f"getkey refused {_described(options)}: {error}")
         return error_line(error.diagnostics())
     with installation.tokens() as tokens:
-        return _serve(request, installation.manager(tokens), caller, options, log)
+        manager = installation.manager(tokens)
+        job = _Job(installation, manager, caller, options, deadline - DRIVE_MARGIN_SECONDS)
+        return _serve(request, job, log)
 
 
-def _serve(
-    request: Request, manager: KeyManager, caller: Caller, options: Options, log: Log
-) -> bytes:
-    what = f"{request.operation} {request.volume} {_described(options)}"
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """All that a request needs beside itself; a drive must be done at ``drive_deadline``."""
+
+    installation: Installation
+    manager: KeyManager
+    caller: Caller
+    options: Options
+    drive_deadline: float
+
+
+def _give(request: Request, job: _Job) -> tuple[Handout, str]:
+    """Return the key, and what was done about the drive."""
+    cipher = _cipher(job.options)
+    if job.options.device and _may_concern_a_drive(request, job):
+        # Only here: it takes time to import. And no token is in use yet, for this forks.
+        from hwkm import mounts
+        from hwkm.deliveries import Deliveries
+
+        deliveries = Deliveries(job.installation, job.caller)
+        with mounts.at(job.options.device, deliveries, job.drive_deadline) as mount:
+            if request.operation == "LABEL":
+                return mount.label(request.volume, cipher)
+            return mount.read(request.volume, request.label)
+    if request.operation == "LABEL":
+        return job.manager.label(request.volume, job.caller, cipher), ""
+    return job.manager.read(request.volume, request.label, job.caller), ""
+
+
+def _may_concern_a_drive(request: Request, job: _Job) -> bool:
+    from hwkm.policy import Delivery
+
+    if job.installation.config.policy.uses_drives:
+        return True
+    on_medium = request.operation == "READ" and job.manager.delivery(request.volume, request.label)
+    return on_medium is Delivery.DRIVE
+
+
+def _serve(request: Request, job: _Job, log: Log) -> bytes:
+    what = f"{request.operation} {request.volume} {_described(job.options)}"
     try:
-        if request.operation == "LABEL":
-            handout = manager.label(request.volume, caller, _cipher(options))
-        else:
-            handout = manager.read(request.volume, request.label, caller)
+        handout, drive = _give(request, job)
     except HwkmError as error:
-        _record_failure(request, manager, caller, error, log)
+        _record_failure(request, job, error, log)
         log.error(f"{what}: no key given: {error.diagnostics()}")
         return error_line(error.diagnostics())
     header = handout.envelope.header
     given = f"{what}: gave generation {header.generation}, key id {header.key_id.hex()}"
-    (log.warning if handout.notes else log.info)("; ".join([given, *handout.notes]))
+    said = [given, *([drive] if drive else []), *handout.notes]
+    (log.warning if handout.notes else log.info)("; ".join(said))
     return reply_lines(handout)
 
 
-def _record_failure(
-    request: Request, manager: KeyManager, caller: Caller, error: HwkmError, log: Log
-) -> None:
+def _record_failure(request: Request, job: _Job, error: HwkmError, log: Log) -> None:
     from hwkm.keystore.records import Operation
 
     if isinstance(error, KeystoreError):
         return  # it would fail again, and again take its time
     try:
         operation = Operation(request.operation.lower())
-        manager.record_failure(operation, request.volume, caller, error)
+        job.manager.record_failure(operation, request.volume, job.caller, error)
     except HwkmError as second:
         log.error(f"that no key was given could not be recorded: {second}")
 
@@ -184,12 +223,15 @@ def _record_failure(
 def reply_lines(handout: Handout) -> bytes:
     """Return the reply that hands out a key: all five fields, each ended by a newline.
 
-    A field that is left out would keep its value from the volume's previous label.
+    A field that is left out would keep its value from the volume's previous label. The key of a
+    tape drive is not given to the Storage Daemon, which is told to encrypt nothing.
     """
+    by_drive = not handout.cipher.is_xts
+    key = bytes(NULL_KEY_BYTES) if by_drive else handout.key.expose()
     fields = {
         "volume_name": handout.envelope.header.volume.encode(),
-        "cipher": handout.cipher.name.encode(),
-        "cipher_key": base64.b64encode(handout.key.expose()),
+        "cipher": b"NULL" if by_drive else handout.cipher.name.encode(),
+        "cipher_key": base64.b64encode(key),
         "enc_cipher_key": base64.b64encode(handout.envelope.encode()),
         "master_keyid": base64.b64encode(handout.master_id),
     }

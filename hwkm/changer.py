@@ -12,13 +12,12 @@ from enum import StrEnum, unique
 from typing import TYPE_CHECKING
 
 from hwkm.deliveries import open_drive
-from hwkm.errors import ConfigError, DeviceError, HwkmError
+from hwkm.errors import ConfigError, HwkmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hwkm.deliveries import Deliveries
-    from hwkm.drivers.tape import TapeDriver
 
 OPERATION, DEVICE = 2, 4
 """Where Bacula's mtx-changer takes these, counted from the command itself."""
@@ -100,7 +99,7 @@ def _load(call: Call, deliveries: Deliveries) -> int:
         return status
     try:
         with open_drive(call.device, deliveries.installation.config.runtime_dir) as driver:
-            _take_out(driver, deliveries)
+            deliveries.keep_clear(driver)
             if driver.ability().can_encrypt:
                 deliveries.auto(driver)
     except HwkmError:
@@ -111,17 +110,8 @@ def _load(call: Call, deliveries: Deliveries) -> int:
 
 def _unload(call: Call, deliveries: Deliveries) -> int:
     with open_drive(call.device, deliveries.installation.config.runtime_dir) as driver:
-        _take_out(driver, deliveries)
+        deliveries.keep_clear(driver)
     return call.run()
-
-
-def _take_out(driver: TapeDriver, deliveries: Deliveries) -> None:
-    """Take out a key that a host has set; a key never outlives its cartridge."""
-    if driver.holds_any() and not deliveries.clear(driver).cleared:
-        raise DeviceError(
-            "the drive still holds a key",
-            hint="Run hwkm drive status; a power cycle of the drive takes every key out",
-        )
 
 
 def _operation(words: Sequence[str]) -> Operation | None:

@@ -6,6 +6,7 @@ can't wait for each other; and no token or keystore is held while a drive works.
 
 from __future__ import annotations
 
+import math
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,8 +15,9 @@ from hwkm.drivers.choose import Choice, choose
 from hwkm.drivers.lock import drive_lock
 from hwkm.drivers.report import NotEncryptedError
 from hwkm.drivers.tape import TapeDriver
-from hwkm.errors import NotFoundError
+from hwkm.errors import DeviceError, NotFoundError
 from hwkm.keystore.records import Proof, ProofKind
+from hwkm.policy import Delivery
 from hwkm.scsi.inventory import identify_drive
 from hwkm.scsi.worker import WorkerTransport
 
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from hwkm.drivers.report import ClearReport, LoadReport, ProveReport
+    from hwkm.drivers.report import ClearReport, HoldReport, LoadReport, ProveReport
     from hwkm.installation import Installation
+    from hwkm.keys import Cipher
     from hwkm.keystore.records import Generation
     from hwkm.keystore.store import Transaction
     from hwkm.manager import Caller, Handout, KeyManager
-    from hwkm.policy import Delivery
+
+    Report = LoadReport | HoldReport | ProveReport | ClearReport
 
 LOCK_SECONDS = 30.0
 """How long to wait for another process that works with the drive."""
@@ -37,20 +41,25 @@ LOCK_SECONDS = 30.0
 
 @contextmanager
 def open_drive(
-    device: str, runtime_dir: Path, seconds: float = LOCK_SECONDS
+    device: str,
+    runtime_dir: Path,
+    seconds: float = LOCK_SECONDS,
+    deadline: float = math.inf,
 ) -> Iterator[TapeDriver]:
     """Open the drive at ``device``, alone among hwkm's processes, in a process of its own.
 
     To be called before any PKCS#11 module is loaded: it forks. The process that talks to the drive
     holds the lock too, so that a drive that hangs stays locked for as long as it does.
 
+    :param seconds: how long to wait for another process.
+    :param deadline: when (of :func:`time.monotonic`) a drive that is not done is given up.
     :raises DeviceError: if there is no drive, or another process does not let go of it.
     """
-    with closing(WorkerTransport(device)) as transport:
+    with closing(WorkerTransport(device, deadline=deadline)) as transport:
         serial = identify_drive(transport).serial
     with (
         drive_lock(runtime_dir, serial, seconds) as descriptor,
-        closing(WorkerTransport(device, keep=(descriptor,))) as transport,
+        closing(WorkerTransport(device, keep=(descriptor,), deadline=deadline)) as transport,
     ):
         yield TapeDriver(transport, runtime_dir)
 
@@ -70,13 +79,35 @@ class Deliveries:
         rule = self.installation.config.policy.rule_for(volume)
         return choose(rule.delivery, driver.ability())
 
-    def issue(self, volume: str, delivery: Delivery) -> Handout:
-        """Make a new generation of ``volume``, which keeps its delivery for life."""
-        return self._key(lambda manager: manager.label(volume, self.caller, delivery=delivery))
+    def issue(self, volume: str, choice: Choice, cipher: Cipher | None = None) -> Handout:
+        """Make a new generation of ``volume``, which keeps its delivery for life.
 
-    def fetch(self, volume: str, key_id: bytes | None = None) -> Handout:
-        """Return a key of ``volume`` for a drive: that of ``key_id``, or the newest."""
-        return self._key(lambda m: m.drive_key(volume, self.caller, key_id=key_id))
+        ``cipher`` takes the place of the policy's for software encryption.
+        """
+        own = cipher if choice.delivery is Delivery.SOFTWARE else None
+        return self._key(
+            lambda manager: manager.label(
+                volume, self.caller, own, choice.delivery, reason=choice.reason
+            )
+        )
+
+    def fetch(
+        self, volume: str, key_id: bytes | None = None, label: bytes | None = None
+    ) -> Handout:
+        """Return a key of ``volume`` for a drive: that of ``key_id``, or the newest.
+
+        If ``label``, the envelope in the volume's label, is given, it names the key.
+        """
+        return self._key(lambda m: m.drive_key(volume, self.caller, key_id=key_id, label=label))
+
+    def on_medium(self, volume: str, label: bytes | None) -> Delivery:
+        """Return who encrypted what is on the medium; no token is needed."""
+        with self.installation.tokens() as tokens:  # none is opened
+            return self.installation.manager(tokens).delivery(volume, label)
+
+    def read(self, volume: str, label: bytes | None) -> Handout:
+        """Return the key of ``volume`` that is on the medium, for the Storage Daemon to use."""
+        return self._key(lambda manager: manager.read(volume, label, self.caller))
 
     def load(self, driver: TapeDriver, volume: str, accept: str = "") -> LoadReport:
         """Put the key of the volume's newest generation into the drive, and read it back.
@@ -130,6 +161,13 @@ class Deliveries:
         self._record(header.key_id, ProofKind.LOAD, report)
         return report
 
+    def holds(self, driver: TapeDriver, key_id: bytes) -> bool:
+        """Find out whether the drive encrypts with the key called ``key_id``; if so, record it."""
+        report = driver.holds(key_id)
+        if report.encrypted:
+            self._record(key_id, ProofKind.HOLD, report)
+        return report.encrypted
+
     def prove(self, driver: TapeDriver) -> tuple[Generation, ProveReport]:
         """Look whether what is on the tape is encrypted with the key that the drive holds.
 
@@ -152,6 +190,17 @@ class Deliveries:
         if found is not None:
             self._record(found.key_id, ProofKind.CLEAR, report)
         return report
+
+    def keep_clear(self, driver: TapeDriver) -> None:
+        """Take out the key of a host, if there is one: a key never outlives its cartridge.
+
+        :raises DeviceError: if the drive still holds it.
+        """
+        if driver.holds_any() and not self.clear(driver).cleared:
+            raise DeviceError(
+                "the drive still holds a key",
+                hint="Run hwkm drive status; a power cycle of the drive takes every key out",
+            )
 
     # below
 
@@ -179,9 +228,7 @@ class Deliveries:
         with self.installation.keystore().open().writing() as transaction:
             transaction.pin_wrapping_key(serial, fingerprint, now, self.caller.who)
 
-    def _record(
-        self, key_id: bytes, kind: ProofKind, report: LoadReport | ProveReport | ClearReport
-    ) -> None:
+    def _record(self, key_id: bytes, kind: ProofKind, report: Report) -> None:
         cartridge = report.cartridge
         proof = Proof(
             key_id=key_id,

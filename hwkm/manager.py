@@ -104,11 +104,12 @@ class KeyManager:
         caller: Caller,
         cipher: Cipher | None = None,
         delivery: Delivery = Delivery.SOFTWARE,
+        reason: str = "",
     ) -> Handout:
         """Make a new generation of ``volume`` and hand out its key.
 
         ``cipher`` takes the place of the policy's. With ``Delivery.DRIVE`` it is a key for a tape
-        drive, AES-256-GCM.
+        drive, AES-256-GCM. ``reason`` is why it is delivered so, for the event.
 
         No key leaves before its envelope, as it was stored, was opened again and compared, and
         the event was written. On any error there is no new generation.
@@ -126,7 +127,8 @@ class KeyManager:
             return derive_volume_key(wanted, self._random(MINIMUM_ENTROPY_BYTES), token_random)
 
         def write(transaction: Transaction, header: Header, notes: tuple[str, ...]) -> None:
-            self._write_handout(transaction, Operation.LABEL, header, caller, notes)
+            said = (reason, *notes) if reason else notes
+            self._write_handout(transaction, Operation.LABEL, header, caller, said)
 
         return self._issue(volume, rule.recipients, make, write)
 
@@ -184,6 +186,17 @@ class KeyManager:
         """
         find = partial(choose_for_drive, key_id=key_id)
         return self._serve(volume, label, caller, Operation.DRIVE_KEY, find)
+
+    def delivery(self, volume: str, label: bytes | None) -> Delivery:
+        """Return who encrypted what is on the medium, as :meth:`read` would find; without a token.
+
+        :raises NotFoundError, PolicyError, ParseError, EnvelopeError, KeystoreError: as
+            :meth:`read`.
+        """
+        if label:
+            return Delivery.of(self._parse_label(volume, label).header.cipher)
+        with self._keystore.open().reading() as transaction:
+            return Delivery.of(choose(transaction, volume)[0].cipher)
 
     def record_proof(self, proof: Proof, caller: Caller) -> None:
         """Keep what a drive said of a key, and write the event of it.

@@ -71,6 +71,11 @@ class Policy:
 
     rules: tuple[Rule, ...]
 
+    @property
+    def uses_drives(self) -> bool:
+        """Whether there are volumes that a drive may encrypt."""
+        return any(rule.delivery is not Delivery.SOFTWARE for rule in self.rules)
+
     def rule_for(self, volume: str) -> Rule:
         """Return the rule for ``volume``.
 

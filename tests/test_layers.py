@@ -26,7 +26,7 @@ cli
 bacula
 initialize health verify
 provision
-changer
+changer mounts
 deliveries
 installation
 manager

@@ -128,7 +128,7 @@ def load(
     with _opened(context, device) as (deliveries, driver):
         if create:
             choice = deliveries.choose(driver, volume)
-            handout = deliveries.issue(volume, choice.delivery)
+            handout = deliveries.issue(volume, choice)
             if choice.delivery is Delivery.SOFTWARE:
                 _fell_back(volume, choice.reason, as_json=as_json)
         else:

@@ -20,15 +20,19 @@ class Choice:
     reason: str
 
 
-def choose(wanted: Delivery | None, ability: EncryptionAbility | None) -> Choice:
+def choose(
+    wanted: Delivery | None,
+    ability: EncryptionAbility | None,
+    why_none: str = "no drive is named",
+) -> Choice:
     """Return who encrypts.
 
     :param wanted: what the policy says; None where it lets the drive's ability decide.
-    :param ability: the drive's; None if no drive is known.
+    :param ability: the drive's; None if there is no drive, for the reason ``why_none``.
     :raises PolicyError: if the policy wants the drive, and the drive can't.
     """
     can = ability is not None and ability.can_encrypt
-    found = "no drive is named" if ability is None else f"the drive: {ability.reason}"
+    found = why_none if ability is None else f"the drive: {ability.reason}"
     if wanted is Delivery.SOFTWARE:
         return Choice(Delivery.SOFTWARE, "the policy wants software encryption")
     if wanted is Delivery.DRIVE and not can:

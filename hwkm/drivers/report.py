@@ -51,6 +51,7 @@ class HoldReport:
     counter: int
     at: int
     checks: tuple[Check, ...]
+    key_format: str = ""
 
     @property
     def encrypted(self) -> bool:

@@ -35,6 +35,7 @@ class Operation(StrEnum):
     IMPORT = "import"
     DRIVE_KEY = "drive-key"
     DRIVE_LOAD = "drive-load"
+    DRIVE_HOLD = "drive-hold"
     DRIVE_PROVE = "drive-prove"
     DRIVE_CLEAR = "drive-clear"
     DRIVE_PIN = "drive-pin"
@@ -106,6 +107,7 @@ class ProofKind(StrEnum):
     """What was done with a drive before it was asked what it does."""
 
     LOAD = "load"
+    HOLD = "hold"
     PROVE = "prove"
     CLEAR = "clear"
 
@@ -119,10 +121,11 @@ class ProofKind(StrEnum):
 class Proof:
     """What a drive, read back, said of one volume key: kept so that it can be shown later.
 
-    ``encrypted`` says that the drive encrypts with this key (after a load), that what is on the
-    tape was encrypted with it (after a prove); it is False after a clear. ``key_format`` is how the
-    key went to the drive, ``plain`` or ``wrapped``. ``counter`` is the drive's key instance
-    counter. Serial numbers and barcode are empty, and the counter None, where they are not known.
+    ``encrypted`` says that the drive encrypts with this key (after a load; or at a mount that found
+    it to hold the key), that what is on the tape was encrypted with it (after a prove); it is False
+    after a clear. ``key_format`` is how the key went to the drive, ``plain`` or ``wrapped``.
+    ``counter`` is the drive's key instance counter. Serial numbers and barcode are empty, and the
+    counter None, where they are not known.
     """
 
     key_id: bytes

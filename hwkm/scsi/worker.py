@@ -6,6 +6,7 @@ process is a child made for it; the parent waits for a limited time, and goes on
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -65,14 +66,18 @@ class WorkerTransport(Port):
         *,
         keep: Iterable[int] = (),
         grace: float = GRACE_SECONDS,
+        deadline: float = math.inf,
         opener: Callable[[str], Port] = open_device,
     ) -> None:
         """Open the device called ``name`` in a child, which keeps the descriptors ``keep`` too.
+
+        At ``deadline`` (of :func:`time.monotonic`) the device is given up, whatever it does.
 
         :raises DeviceError: as ``opener`` raises it in the child.
         """
         self.name = name
         self._grace = grace
+        self._deadline = deadline
         self._exchange = 0
         self._busy_until = 0.0
         self._given_up = ""
@@ -82,7 +87,7 @@ class WorkerTransport(Port):
         self._ended = os.pidfd_open(self._child)
         theirs.close()
         try:
-            self.name = self._answer("opening it", time.monotonic() + OPEN_SECONDS).decode()
+            self.name = self._answer("opening it", self._within(OPEN_SECONDS)).decode()
         except BaseException:
             self.close()
             raise
@@ -101,7 +106,8 @@ class WorkerTransport(Port):
             )
         # After an exception here, say KeyboardInterrupt, the child may be busy with what it cut
         # short; the answer to that is dropped when it comes.
-        self._busy_until = max(time.monotonic(), self._busy_until) + command.seconds + self._grace
+        queued = max(0.0, self._busy_until - time.monotonic())
+        self._busy_until = self._within(queued + command.seconds + self._grace)
         self._exchange += 1
         self._send(command)
         return unpack_completion(self._answer(command.name, self._busy_until))
@@ -115,6 +121,9 @@ class WorkerTransport(Port):
         if not _wait(self._child, self._ended):
             self._kill()
         os.close(self._ended)
+
+    def _within(self, seconds: float) -> float:
+        return min(time.monotonic() + seconds, self._deadline)
 
     def _send(self, command: Command) -> None:
         message = pack_command(command)

@@ -12,6 +12,7 @@ import pytest
 
 from hwkm.changer import Call, Operation
 from hwkm.deliveries import Deliveries, open_drive
+from hwkm.drivers.choose import Choice
 from hwkm.errors import ConfigError
 from hwkm.manager import Caller
 from hwkm.policy import Delivery
@@ -69,7 +70,7 @@ class Library:
         """Write a block with a new volume's key; return the key's id."""
         runtime_dir = self.home.installation().config.runtime_dir
         with open_drive(self.device, runtime_dir) as driver:
-            self.deliveries().issue("Vol-0001", Delivery.DRIVE)
+            self.deliveries().issue("Vol-0001", Choice(Delivery.DRIVE, "it was asked for"))
             key_id = self.deliveries().load(driver, "Vol-0001").key_id
         with closing(emulator.EmulatorTransport(self.drive)) as port:
             port.execute(commands.write_block(b"data" * 1000))

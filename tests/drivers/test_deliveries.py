@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwkm.deliveries import Deliveries, open_drive
+from hwkm.drivers.choose import Choice
 from hwkm.drivers.report import NotEncryptedError, WrappingKeyChangedError
 from hwkm.errors import DeviceError, NotFoundError
 from hwkm.keystore.engine import Keystore
@@ -68,7 +69,7 @@ def proofs(home: Home, kind: ProofKind) -> list[Proof]:
 def make_and_load(home: Home, device: str) -> None:
     desk = deliveries(home)
     with open_drive(device, runtime(home)) as driver:
-        desk.issue(VOLUME, Delivery.DRIVE)
+        desk.issue(VOLUME, Choice(Delivery.DRIVE, "it was asked for"))
         desk.load(driver, VOLUME)
 
 
