@@ -34,11 +34,15 @@ KEY_TRACING_LEVEL: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class _Daemon:
-    """The Storage Daemon that is looked at. ``root`` is where its machine's files begin."""
+    """The Storage Daemon that is looked at. ``root`` is where its machine's files begin.
+
+    ``by_drives`` is whether the policy lets tape drives encrypt.
+    """
 
     config: Configuration
     user: str
     root: Path
+    by_drives: bool
 
     @property
     def devices(self) -> tuple[Resource, ...]:
@@ -61,12 +65,15 @@ class _Daemon:
         return fail(name, detail, advice)
 
 
-def check_storage_daemon(path: Path, *, sd_user: str, root: Path = Path("/")) -> list[Check]:
+def check_storage_daemon(
+    path: Path, *, sd_user: str, root: Path = Path("/"), by_drives: bool = False
+) -> list[Check]:
     """Look through a Storage Daemon's configuration file and the files it includes.
 
     ``sd_user`` is the user that the daemon runs as; whether it can run the Encryption Command is
     tried as that user where this process may (as root, or being it). ``root`` is the root folder
-    of the machine whose /proc, /sys and /etc tell the rest.
+    of the machine whose /proc, /sys and /etc tell the rest. ``by_drives`` is whether hwkm's policy
+    lets tape drives encrypt.
 
     Never raises for what it finds: a file that is missing or broken is a failed Check.
     """
@@ -74,11 +81,11 @@ def check_storage_daemon(path: Path, *, sd_user: str, root: Path = Path("/")) ->
         config = read_configuration(str(path))
     except ParseError as error:
         return [fail("sd-config", str(error), error.hint)]
-    daemon = _Daemon(config, sd_user, root)
+    daemon = _Daemon(config, sd_user, root, by_drives)
     checks = [ok("sd-config", f"{printable(str(path))}: {len(daemon.devices)} devices")]
     for look in (_unread, _volume_encryption, _any_encryption, _encryption_command):
         checks.extend(look(daemon))
-    for look, name, good in _LOOKS:
+    for look, name, good in (*_LOOKS, *(_DRIVE_LOOKS if by_drives else ())):
         checks.extend(list(look(daemon)) or [ok(name, good)])
     return checks
 
@@ -183,7 +190,7 @@ def _program(words: list[str], daemon: _Daemon) -> Check | None:
 
 
 def _key_manager(words: list[str]) -> Check | None:
-    if _is_getkey(words):
+    if _runs_hwkm(words, "getkey"):
         return None
     return warn(
         "sd-encryption-command",
@@ -208,10 +215,57 @@ def _words(command: str) -> list[str]:
     return ["".join(word) for word in found]
 
 
-def _is_getkey(words: list[str]) -> bool:
-    """Tell whether hwkm is run, by itself or by another program, with getkey in its arguments."""
+def _runs_hwkm(words: list[str], *arguments: str) -> bool:
+    """Tell whether hwkm is run, by itself or by another program, with these among its arguments."""
     names = [word.rpartition("/")[2] for word in words]
-    return "hwkm" in names and "getkey" in words[names.index("hwkm") + 1 :]
+    return "hwkm" in names and set(arguments) <= set(words[names.index("hwkm") + 1 :])
+
+
+# --- keys in tape drives ---
+
+
+def _device_option(daemon: _Daemon) -> Iterator[Check]:
+    command = daemon.setting("encryptioncommand") or ""
+    if daemon.encrypting and "%a" not in command.replace("%%", ""):
+        yield fail(
+            "sd-drives",
+            "the policy lets tape drives encrypt, and the Encryption Command does not pass %a",
+            "Add --device %a: without it no drive is given a key",
+        )
+
+
+def _changer_commands(daemon: _Daemon) -> Iterator[Check]:
+    for device in daemon.encrypting:
+        if not _is_tape(device):
+            continue
+        command = _changer_command(daemon, device)
+        if command is None:
+            yield warn(
+                "sd-drives",
+                f"device {device.name} has no Changer Command that could bring a key in",
+                "Run hwkm drive auto after a tape is loaded by hand, hwkm drive clear before it "
+                "is taken out",
+            )
+        elif not _runs_hwkm(_words(command), "drive", "changer"):
+            yield fail(
+                "sd-drives",
+                f"the Changer Command of device {device.name} is not hwkm drive changer: no key is "
+                "in the drive when the label of an encrypted tape is read",
+                f'Changer Command = "/opt/hwkm/bin/hwkm drive changer -- {printable(command)}"',
+            )
+
+
+def _is_tape(device: Resource) -> bool:
+    kind, node = (device.get("devicetype") or "").lower(), device.get("archivedevice") or ""
+    return kind == "tape" or (not kind and node.startswith("/dev/"))
+
+
+def _changer_command(daemon: _Daemon, device: Resource) -> str | None:
+    """Return the device's own Changer Command, or that of the autochanger that lists it."""
+    own = device.get("name")
+    changers = daemon.config.of_kind("autochanger")
+    holders = (device, *(one for one in changers if own in one.values("device")))
+    return next((found for one in holders if (found := one.get("changercommand"))), None)
 
 
 # --- what is written beside the encrypted blocks ---
@@ -320,4 +374,9 @@ _LOOKS = (
     (_block_size, "sd-block-size", "within what AES-XTS can encrypt"),
     (_debug_level, "sd-debug-level", f"none of {KEY_TRACING_LEVEL} or more is set"),
     (_trace_files, "sd-trace-file", "none was written"),
+)
+
+_DRIVE_LOOKS = (
+    (_device_option, "sd-drives", "the Encryption Command names the drive"),
+    (_changer_commands, "sd-drives", "the Changer Command brings keys into drives and out"),
 )

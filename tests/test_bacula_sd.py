@@ -206,6 +206,52 @@ def test_no_changer_command_of_a_device_makes_up_for_encryption(site: Site) -> N
     ]
 
 
+# --- keys in tape drives ---
+
+WRAPPED = "/usr/bin/hwkm drive changer -- /usr/lib/bacula/mtx-changer %c %o %S %a %d"
+
+
+def about_drives(site: Site) -> list[tuple[Status, str]]:
+    checks = check_storage_daemon(site.write(), sd_user=ME, root=site.root, by_drives=True)
+    return [(check.status, check.detail) for check in checks if check.name == "sd-drives"]
+
+
+def test_a_good_site_for_drives(site: Site) -> None:
+    site.with_("/usr/lib/bacula/mtx-changer %c %o %S %a %d", WRAPPED)
+    assert status_of(about_drives(site)) == ["ok", "ok"]
+
+
+def test_drives_are_not_spoken_of_where_none_encrypts(site: Site) -> None:
+    assert site.checks("sd-drives") == []
+
+
+def test_a_changer_that_brings_no_key_is_found(site: Site) -> None:
+    found = about_drives(site)
+    assert status_of(found) == ["ok", "fail", "fail"]
+    assert "LTO-0" in found[1][1]
+    assert "LTO-1" in found[2][1]
+
+
+def test_a_command_that_names_no_drive_is_found(site: Site) -> None:
+    site.with_("/usr/lib/bacula/mtx-changer %c %o %S %a %d", WRAPPED).with_(" --device %a", "")
+    assert status_of(about_drives(site)) == ["fail", "ok"]
+
+
+def test_a_drive_without_a_changer_is_named(site: Site) -> None:
+    site.with_("/usr/lib/bacula/mtx-changer %c %o %S %a %d", WRAPPED)
+    site.with_("Device = LTO-0, LTO-1", "Device = LTO-0")
+    found = about_drives(site)
+    assert status_of(found) == ["ok", "warn"]
+    assert "LTO-1" in found[1][1]
+
+
+def test_a_device_has_a_changer_command_of_its_own(site: Site) -> None:
+    site.with_("Drive Index = 1\n", f'Drive Index = 1\n  Changer Command = "{WRAPPED}"\n')
+    found = about_drives(site)
+    assert status_of(found) == ["ok", "fail"]
+    assert "LTO-0" in found[1][1]
+
+
 # --- the Encryption Command ---
 
 

@@ -28,5 +28,9 @@ def check(
 
     Example: hwkm check --bacula-sd /etc/bacula/bacula-sd.conf
     """
-    daemon = [] if bacula_sd is None else check_storage_daemon(bacula_sd, sd_user=sd_user)
-    report([*check_installation(installation(context)), *daemon], as_json=as_json)
+    site = installation(context)
+    found = check_installation(site)
+    if bacula_sd is not None:
+        by_drives = site.config.policy.uses_drives
+        found += check_storage_daemon(bacula_sd, sd_user=sd_user, by_drives=by_drives)
+    report(found, as_json=as_json)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .postgres import Server
 
-LOAD, PROVE, CLEAR = ProofKind
+LOAD, PROVE, CLEAR = ProofKind.LOAD, ProofKind.PROVE, ProofKind.CLEAR
 DKI = bytes.fromhex("58595a0123456789abcdef01")
 
 
