@@ -156,9 +156,8 @@ class Deliveries:
         except NotEncryptedError as error:
             self._record(header.key_id, ProofKind.LOAD, error.report)
             raise
-        if report.wrapping_key is not None and report.wrapping_key != on_record:
-            self._pin(serial, report.wrapping_key, report.at)
-        self._record(header.key_id, ProofKind.LOAD, report)
+        new = report.wrapping_key if report.wrapping_key != on_record else None
+        self._record(header.key_id, ProofKind.LOAD, report, pin=new)
         return report
 
     def holds(self, driver: TapeDriver, key_id: bytes) -> bool:
@@ -224,11 +223,10 @@ class Deliveries:
         with self._reading() as transaction:
             return transaction.pinned_wrapping_key(serial)
 
-    def _pin(self, serial: str, fingerprint: bytes, now: int) -> None:
-        with self.installation.keystore().open().writing() as transaction:
-            transaction.pin_wrapping_key(serial, fingerprint, now, self.caller.who)
-
-    def _record(self, key_id: bytes, kind: ProofKind, report: Report) -> None:
+    def _record(
+        self, key_id: bytes, kind: ProofKind, report: Report, pin: bytes | None = None
+    ) -> None:
+        """Keep what the drive said; ``pin`` is its wrapping key, to be trusted from now on."""
         cartridge = report.cartridge
         proof = Proof(
             key_id=key_id,
@@ -244,6 +242,8 @@ class Deliveries:
             checks=report.checks,
         )
         with self.installation.keystore().open().writing() as transaction:
+            if pin is not None:
+                transaction.pin_wrapping_key(proof.drive_serial, pin, proof.at, self.caller.who)
             transaction.add_proof(proof, self.caller.who)
 
     def _reading(self) -> AbstractContextManager[Transaction]:
