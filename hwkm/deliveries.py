@@ -7,7 +7,7 @@ can't wait for each other; and no token or keystore is held while a drive works.
 from __future__ import annotations
 
 import math
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from hwkm.drivers.choose import Choice, choose
 from hwkm.drivers.lock import drive_lock
 from hwkm.drivers.report import NotEncryptedError
 from hwkm.drivers.tape import TapeDriver
-from hwkm.errors import DeviceError, NotFoundError
+from hwkm.errors import DeviceError, HwkmError, NotFoundError
 from hwkm.keystore.records import Proof, ProofKind
 from hwkm.policy import Delivery
 from hwkm.scsi.inventory import identify_drive
@@ -146,6 +146,7 @@ class Deliveries:
         ``name`` is what the tape calls the key, where that is not its key id.
 
         :raises NotEncryptedError, WrappingKeyChangedError: as :meth:`load` does.
+        :raises KeystoreError: if it can't be recorded; the drive then holds no key.
         """
         header = handout.envelope.header
         serial = driver.identify()[0].serial
@@ -157,7 +158,12 @@ class Deliveries:
             self._record(header.key_id, ProofKind.LOAD, error.report)
             raise
         new = report.wrapping_key if report.wrapping_key != on_record else None
-        self._record(header.key_id, ProofKind.LOAD, report, pin=new)
+        try:
+            self._record(header.key_id, ProofKind.LOAD, report, pin=new)
+        except BaseException:
+            with suppress(HwkmError):
+                driver.clear()  # what can't be put on record is not used
+            raise
         return report
 
     def holds(self, driver: TapeDriver, key_id: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 from hwkm.deliveries import Deliveries, open_drive
 from hwkm.drivers.choose import Choice
 from hwkm.drivers.report import NotEncryptedError, WrappingKeyChangedError
-from hwkm.errors import DeviceError, NotFoundError
+from hwkm.errors import DeviceError, KeystoreError, NotFoundError
 from hwkm.keystore.engine import Keystore
 from hwkm.keystore.records import Proof, ProofKind
 from hwkm.manager import Caller
@@ -92,6 +93,19 @@ def test_a_drive_that_lies_is_on_record_too(home: Home, drive: Path) -> None:
     (proof,) = proofs(home, ProofKind.LOAD)
     assert not proof.encrypted
     assert names_in(home, f"emulator:{drive}") == ()
+
+
+def test_what_cant_be_recorded_is_not_used(home: Home, drive: Path) -> None:
+    desk, device = deliveries(home), f"emulator:{drive}"
+    with open_drive(device, runtime(home)) as driver:
+        desk.issue(VOLUME, Choice(Delivery.DRIVE, ""))
+        with closing(sqlite3.connect(home.folder / "keystore.db")) as other:
+            other.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON proof BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+        with pytest.raises(KeystoreError):
+            desk.load(driver, VOLUME)
+        assert driver.held_names() == ()
 
 
 def test_another_wrapping_key_is_refused_until_accepted(home: Home, drive: Path) -> None:

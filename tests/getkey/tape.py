@@ -93,7 +93,6 @@ class StorageDaemon:
         """Run ``hwkm drive VERB`` on the drive."""
         return self.home.hwkm("drive", verb, self.device, *words)
 
-    @property
     def held(self) -> bytes | None:
         """Return the A-KAD of the key in the drive, None if there is no key."""
         shared = self.drive.state()["shared"]

@@ -54,7 +54,7 @@ class TestOrders:
         assert again.given.wrapped == first.given.wrapped
         ids = daemon.key_ids()
         assert [key_id(first.given.wrapped), key_id(second.given.wrapped)] == ids
-        assert daemon.held == ids[1]
+        assert daemon.held() == ids[1]
         assert daemon.label_on_tape().wrapped_key == second.given.wrapped
         assert daemon.proofs() == [("load", 1, "7"), ("hold", 1, "7"), ("load", 1, "7")]
 
@@ -100,12 +100,12 @@ class TestOrders:
         wrapped = daemon.label().given.wrapped
         daemon.hwkm("clear")
         assert daemon.ask("READ", wrapped).given.cipher == "NULL"
-        assert daemon.held == key_id(wrapped)
+        assert daemon.held() == key_id(wrapped)
         other = StorageDaemon(daemon.home, daemon.path, "Tape-0002")
         other.ask("LABEL")
-        assert daemon.held != key_id(wrapped)
+        assert daemon.held() != key_id(wrapped)
         assert daemon.ask("READ", wrapped).given.cipher == "NULL"
-        assert daemon.held == key_id(wrapped)
+        assert daemon.held() == key_id(wrapped)
 
     def test_the_event_says_why(self, daemon: StorageDaemon) -> None:
         daemon.label()
@@ -121,7 +121,7 @@ class TestOrders:
         daemon.hwkm("clear")
         daemon.home.edit('delivery = "auto"', 'delivery = "software"')
         assert daemon.ask("READ", wrapped).given.cipher == "NULL"
-        assert daemon.held == key_id(wrapped)
+        assert daemon.held() == key_id(wrapped)
         assert daemon.ask("READ").given.cipher == "NULL"  # by the keystore alone
 
     def test_the_cipher_option_is_for_software(self, daemon: StorageDaemon) -> None:
@@ -154,16 +154,16 @@ class TestSoftware:
         disk = ("--device", str(daemon.home.path))
         wrapped = daemon.home.getkey("LABEL", "Mixed", options=disk).given.wrapped
         daemon.label()
-        assert daemon.held == daemon.key_ids()[-1]
+        assert daemon.held() == daemon.key_ids()[-1]
         here = ("--device", daemon.device)
         assert daemon.home.getkey("READ", "Mixed", wrapped, options=here).given.key != NOTHING
-        assert daemon.held is None
+        assert daemon.held() is None
         daemon.label()
         daemon.home.edit('volumes = ".*"\n', 'volumes = "Tape-.*"\n')
         with daemon.home.config.open("a") as file:
             file.write('\n[[policy]]\nvolumes = ".*"\n')
         assert daemon.home.getkey("LABEL", "Mixed", options=here).given.key != NOTHING
-        assert daemon.held is None
+        assert daemon.held() is None
 
 
 class TestRefusals:
@@ -194,17 +194,17 @@ class TestRefusals:
         daemon.hwkm("clear")
         wrapped[-1] ^= 1  # the envelope's MAC
         answer = daemon.ask("READ", bytes(wrapped))
-        assert (answer.reply is None, daemon.held) == (False, key_id(bytes(wrapped)))
+        assert (answer.reply is None, daemon.held()) == (False, key_id(bytes(wrapped)))
         position = wrapped.index(daemon.key_ids()[0])
         wrapped[position] ^= 1
         daemon.hwkm("clear")
         assert daemon.ask("READ", bytes(wrapped)).error
-        assert daemon.held is None
+        assert daemon.held() is None
 
     def test_a_token_that_is_away(self, daemon: StorageDaemon) -> None:
         (daemon.home.path / "user-pin").write_text("wrong-pin\n")
         assert daemon.label().error
-        assert daemon.held is None
+        assert daemon.held() is None
         assert daemon.key_ids() == []
 
     def test_a_drive_that_hangs(self, daemon: StorageDaemon) -> None:
@@ -214,7 +214,7 @@ class TestRefusals:
             hanging.execute("BEGIN EXCLUSIVE")
             answer = daemon.ask("LABEL")
         assert "not answered in time" in answer.error
-        assert daemon.held is None
+        assert daemon.held() is None
 
 
 @pytest.mark.parametrize("lie", sorted(LIES))
@@ -226,8 +226,8 @@ def test_no_lie_is_believed(daemon: StorageDaemon, delivery: str, lie: str) -> N
     answer = daemon.ask("LABEL")
     daemon.drive.tell_lie(lie, False)
     if answer.reply is not None and answer.reply.cipher == "NULL":
-        assert daemon.held == key_id(answer.reply.wrapped)
+        assert daemon.held() == key_id(answer.reply.wrapped)
         assert daemon.drive.state()["shared"]["encryption_mode"] == 2
         return
-    assert daemon.held not in daemon.key_ids()
+    assert daemon.held() not in daemon.key_ids()
     assert (answer.reply is None) is (delivery == "drive")
