@@ -21,9 +21,9 @@ def _getkey(arguments: list[str]) -> int:
         from hwkm import supervise
 
         supervise.silence()  # before any library can warn about something
-        from hwkm import bacula
+        from hwkm import getkey
 
-        return bacula.main(arguments)
+        return getkey.main(arguments)
     except Exception as error:  # noqa: BLE001  # whatever is missing, there is an answer
         # Bacula shows nothing of a command that fails, and everything of a line like this.
         os.write(1, f"error: hwkm is not installed completely ({type(error).__name__})\n".encode())

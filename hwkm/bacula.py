@@ -1,40 +1,29 @@
-"""Bacula's Encryption Command: the environment in, reply lines out, always exit status 0.
-
-The protocol is described in docs/bacula-protocol.md. Bacula reads standard output and standard
-error as one stream, ignores everything if the exit status is not 0, and kills after 60 seconds.
-"""
+"""What Bacula asks of its Encryption Command, and what it is answered (docs/bacula-protocol.md)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwkm import config as configuration
-from hwkm import supervise
 from hwkm.errors import ConfigError, HwkmError, KeystoreError, ParseError
-from hwkm.log import Log, one_line
-from hwkm.privileges import become_owner_of, user_name
+from hwkm.log import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hwkm.config import Config
     from hwkm.installation import Installation
     from hwkm.keys import Cipher
-    from hwkm.manager import Caller, Handout, KeyManager
+    from hwkm.log import Log
+    from hwkm.manager import Caller, Handout
+    from hwkm.service import KeyService
 
-ANSWER_SECONDS = 20.0
-"""After this long there is an answer, good or bad. Bacula would wait for 60."""
 MAX_FIELD_BYTES = 2048
 """Bacula's own limit on what a label holds: MAX_ENC_CIPHER_KEY_LEN."""
-DRIVE_MARGIN_SECONDS = 5.0
-"""How long before that a drive that does not answer is given up, so that the reason can be said."""
 NULL_KEY_BYTES = 16
 """What Bacula wants for its cipher NULL, with which the Storage Daemon encrypts nothing."""
 
@@ -98,103 +87,53 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
     return options
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Answer one request. Returns 0, whatever happens."""
-    deadline = time.monotonic() + ANSWER_SECONDS
-    supervise.silence()
-    log, options = Log(), Options(configuration.DEFAULT_PATH)
-    noise, problems = b"", []
-    try:
-        supervise.protect()
-        options = parse_options(arguments, os.environ)
-        config = configuration.load(options.config)
-        become_owner_of(config.runtime_dir)
-        log = Log(config.log)
-        result = supervise.run(lambda: _work(config, options, log, deadline), deadline)
-        reply = result.answer if not result.trouble else _troubled(result.trouble)
-        noise, problems = result.noise, [result.trouble] if result.trouble else []
-    except HwkmError as error:
-        problems, reply = [error.diagnostics()], error_line(error.diagnostics())
-    except Exception as error:  # noqa: BLE001  # Bacula must get its answer
-        problems = [f"internal error: {supervise.where(error)}"]
-        reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
-    problems += _answer(reply)
-    _log_afterwards(log, f"getkey {_described(options)}", noise, problems)
-    return 0
-
-
-def _log_afterwards(log: Log, asked: str, noise: bytes, problems: list[str]) -> None:
-    """Log what is not part of a decision; not before the answer, since a log can be slow."""
-    if noise:
-        log.warning(f"{asked}: printed by a library: {noise.decode('utf-8', 'replace')}")
-    for problem in problems:
-        log.error(f"{asked}: {problem}")
-
-
-def _troubled(trouble: str) -> bytes:
-    return error_line(f"{trouble}; hwkm token probe shows whether the token works")
-
-
-def _work(config: Config, options: Options, log: Log, deadline: float) -> bytes:
-    """Do the work, in the child: everything heavy is imported here."""
-    from hwkm.installation import Installation
-    from hwkm.manager import Caller
-    from hwkm.token.pin import PinReader
-
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    installation = Installation(config, PinReader(Path(credentials) if credentials else None))
-    caller = Caller(user_name(), options.job or None)
-    try:
-        request = Request.parse(os.environb)
-    except ParseError as error:
-        log.error(f"getkey refused {_described(options)}: {error}")
-        return error_line(error.diagnostics())
-    with installation.tokens() as tokens:
-        manager = installation.manager(tokens)
-        job = _Job(installation, manager, caller, options, deadline - DRIVE_MARGIN_SECONDS)
-        return _serve(request, job, log)
-
-
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     """All that a request needs beside itself; a drive must be done at ``drive_deadline``."""
 
     installation: Installation
-    manager: KeyManager
+    keys: KeyService
     caller: Caller
     options: Options
     drive_deadline: float
 
 
-def _give(request: Request, job: _Job) -> tuple[Handout, str]:
+def _give(request: Request, job: Job) -> tuple[Handout, str]:
     """Return the key, and what was done about the drive."""
     cipher = _cipher(job.options)
-    if job.options.device and _may_concern_a_drive(request, job):
+    if concerns_a_drive(request, job):
         # Only here: it takes time to import. And no token is in use yet, for this forks.
         from hwkm import mounts
         from hwkm.deliveries import Deliveries
 
-        deliveries = Deliveries(job.installation, job.caller)
+        deliveries = Deliveries(job.installation, job.caller, job.keys)
         with mounts.at(job.options.device, deliveries, job.drive_deadline) as mount:
             if request.operation == "LABEL":
                 return mount.label(request.volume, cipher)
             return mount.read(request.volume, request.label)
     if request.operation == "LABEL":
-        return job.manager.label(request.volume, job.caller, cipher), ""
-    return job.manager.read(request.volume, request.label, job.caller), ""
+        return job.keys.label(request.volume, job.caller, cipher), ""
+    return job.keys.read(request.volume, request.label, job.caller), ""
 
 
-def _may_concern_a_drive(request: Request, job: _Job) -> bool:
+def concerns_a_drive(request: Request, job: Job) -> bool:
+    """Return whether a drive may have to be looked at for this request.
+
+    :raises HwkmError: if that can't be told, as the request itself would.
+    """
     from hwkm.policy import Delivery
 
+    if not job.options.device:
+        return False
     if job.installation.config.policy.uses_drives:
         return True
-    on_medium = request.operation == "READ" and job.manager.delivery(request.volume, request.label)
+    on_medium = request.operation == "READ" and job.keys.delivery(request.volume, request.label)
     return on_medium is Delivery.DRIVE
 
 
-def _serve(request: Request, job: _Job, log: Log) -> bytes:
-    what = f"{request.operation} {request.volume} {_described(job.options)}"
+def serve(request: Request, job: Job, log: Log) -> bytes:
+    """Answer one request: the reply with the key, or the line that says why there is none."""
+    what = f"{request.operation} {request.volume} {described(job.options)}"
     try:
         handout, drive = _give(request, job)
     except HwkmError as error:
@@ -208,14 +147,14 @@ def _serve(request: Request, job: _Job, log: Log) -> bytes:
     return reply_lines(handout)
 
 
-def _record_failure(request: Request, job: _Job, error: HwkmError, log: Log) -> None:
+def _record_failure(request: Request, job: Job, error: HwkmError, log: Log) -> None:
     from hwkm.keystore.records import Operation
 
     if isinstance(error, KeystoreError):
         return  # it would fail again, and again take its time
     try:
         operation = Operation(request.operation.lower())
-        job.manager.record_failure(operation, request.volume, job.caller, error)
+        job.keys.record_failure(operation, request.volume, job.caller, error)
     except HwkmError as second:
         log.error(f"that no key was given could not be recorded: {second}")
 
@@ -280,14 +219,6 @@ def _decode(name: str, value: bytes) -> bytes:
     return decoded
 
 
-def _described(options: Options) -> str:
+def described(options: Options) -> str:
+    """Return for whom a request is, for the log."""
     return f"(job {options.job or '-'}, device {options.device or '-'})"
-
-
-def _answer(reply: bytes) -> list[str]:
-    """Write the answer, and return what went wrong with that."""
-    try:
-        os.write(1, reply)
-    except OSError as error:
-        return [f"the answer could not be written: {error.strerror}"]
-    return []

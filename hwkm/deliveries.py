@@ -20,9 +20,10 @@ from hwkm.keystore.records import Proof, ProofKind
 from hwkm.policy import Delivery
 from hwkm.scsi.inventory import identify_drive
 from hwkm.scsi.worker import WorkerTransport
+from hwkm.service import OwnTokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from hwkm.keys import Cipher
     from hwkm.keystore.records import Generation
     from hwkm.keystore.store import Transaction
-    from hwkm.manager import Caller, Handout, KeyManager
+    from hwkm.manager import Caller, Handout
+    from hwkm.service import KeyService
 
     Report = LoadReport | HoldReport | ProveReport | ClearReport
 
@@ -66,10 +68,19 @@ def open_drive(
 
 @dataclass(frozen=True, slots=True)
 class Deliveries:
-    """The use cases around one installation's drives, for one caller."""
+    """The use cases around one installation's drives, for one caller.
+
+    Keys come from ``keys``; proofs go into the installation's keystore.
+    """
 
     installation: Installation
     caller: Caller
+    keys: KeyService
+
+    @classmethod
+    def of(cls, installation: Installation, caller: Caller) -> Deliveries:
+        """Return the use cases with keys out of this process's own tokens."""
+        return cls(installation, caller, OwnTokens(installation))
 
     def choose(self, driver: TapeDriver, volume: str) -> Choice:
         """Return who is to encrypt ``volume`` with this drive: by policy and by capability.
@@ -85,11 +96,7 @@ class Deliveries:
         ``cipher`` takes the place of the policy's for software encryption.
         """
         own = cipher if choice.delivery is Delivery.SOFTWARE else None
-        return self._key(
-            lambda manager: manager.label(
-                volume, self.caller, own, choice.delivery, reason=choice.reason
-            )
-        )
+        return self.keys.label(volume, self.caller, own, choice.delivery, choice.reason)
 
     def fetch(
         self, volume: str, key_id: bytes | None = None, label: bytes | None = None
@@ -98,16 +105,7 @@ class Deliveries:
 
         If ``label``, the envelope in the volume's label, is given, it names the key.
         """
-        return self._key(lambda m: m.drive_key(volume, self.caller, key_id=key_id, label=label))
-
-    def on_medium(self, volume: str, label: bytes | None) -> Delivery:
-        """Return who encrypted what is on the medium; no token is needed."""
-        with self.installation.tokens() as tokens:  # none is opened
-            return self.installation.manager(tokens).delivery(volume, label)
-
-    def read(self, volume: str, label: bytes | None) -> Handout:
-        """Return the key of ``volume`` that is on the medium, for the Storage Daemon to use."""
-        return self._key(lambda manager: manager.read(volume, label, self.caller))
+        return self.keys.drive_key(volume, self.caller, key_id=key_id, label=label)
 
     def load(self, driver: TapeDriver, volume: str, accept: str = "") -> LoadReport:
         """Put the key of the volume's newest generation into the drive, and read it back.
@@ -208,10 +206,6 @@ class Deliveries:
             )
 
     # below
-
-    def _key(self, use: Callable[[KeyManager], Handout]) -> Handout:
-        with self.installation.tokens() as tokens:
-            return use(self.installation.manager(tokens))
 
     def _find(self, names: tuple[bytes, ...]) -> Generation | None:
         with self._reading() as transaction:

@@ -87,9 +87,10 @@ class Mount:
         :raises DeviceError: if the drive can't be brought to hold it; or if the Storage Daemon
             encrypts, and the drive holds a key that does not come out.
         """
-        if self.deliveries.on_medium(volume, label) is Delivery.SOFTWARE:
+        if self.deliveries.keys.delivery(volume, label) is Delivery.SOFTWARE:
             self._keep_clear()
-            return self.deliveries.read(volume, label), "software encrypts"
+            handout = self.deliveries.keys.read(volume, label, self.deliveries.caller)
+            return handout, "software encrypts"
         if self.driver is None:
             raise DeviceError(
                 f"volume {volume!r} is encrypted by a tape drive; {self.why_none}",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from hwkm.drivers.report import LoadReport, ProveReport
     from hwkm.drivers.tape import TapeDriver
+    from hwkm.envelope import Header
+    from hwkm.keystore.records import Generation
     from hwkm.scsi.ability import EncryptionAbility
     from hwkm.scsi.inventory import Cartridge
     from hwkm.scsi.pages.capabilities import Algorithm
@@ -46,6 +48,18 @@ AcceptOption = Annotated[
     ),
 ]
 
+NO_LOAD: dict[str, Any] = {
+    "volume": None,
+    "generation": None,
+    "key_id": None,
+    "key_format": None,
+    "drive": None,
+    "cartridge": None,
+    "encrypted": False,
+    "checks": [],
+}
+"""What scripts read where no key went into the drive."""
+
 
 @app.command("list")
 def list_drives(as_json: JsonOption = False) -> None:
@@ -56,7 +70,7 @@ def list_drives(as_json: JsonOption = False) -> None:
     found = [
         {
             "device": str(node.sg),
-            "tape": text(node.tape),
+            "tape": None if node.tape is None else str(node.tape),
             "vendor": node.vendor,
             "product": node.product,
             "kind": "changer" if node.changer else "drive",
@@ -67,7 +81,7 @@ def list_drives(as_json: JsonOption = False) -> None:
         print_json(found)
         return
     titles = ("DEVICE", "TAPE", "VENDOR", "PRODUCT", "KIND")
-    print_table(titles, [list(row.values()) for row in found])
+    print_table(titles, [[text(value) for value in row.values()] for row in found])
 
 
 @app.command("probe")
@@ -84,7 +98,7 @@ def probe(context: typer.Context, device: DeviceArgument, as_json: JsonOption = 
             "vendor": identity.vendor,
             "product": identity.product,
             "revision": identity.revision,
-            "serial": identity.serial,
+            "serial": identity.serial or None,
             **_ability(driver, ability),
             "quirks": list(driver.session.quirks),
         }
@@ -130,12 +144,16 @@ def load(
             choice = deliveries.choose(driver, volume)
             handout = deliveries.issue(volume, choice)
             if choice.delivery is Delivery.SOFTWARE:
-                _fell_back(volume, choice.reason, as_json=as_json)
+                _fell_back(handout.envelope.header, choice.reason, as_json=as_json)
         else:
             handout = deliveries.fetch(volume)
-        with _showing_failure(volume, as_json=as_json):
+        key = handout.envelope.header
+        try:
             report = deliveries.deliver(driver, handout, accept=accept_drive_key)
-    _report(volume, report, as_json=as_json)
+        except NotEncryptedError as error:
+            _print(key, error.report, as_json=as_json)  # the error then says what to do
+            raise
+    _report(key, report, as_json=as_json)
 
 
 @app.command("auto")
@@ -144,12 +162,17 @@ def auto(context: typer.Context, device: DeviceArgument, as_json: JsonOption = F
 
     Example: hwkm drive auto /dev/nst0
     """
-    with _opened(context, device) as (deliveries, driver), _showing_failure("", as_json=as_json):
-        found = deliveries.auto(driver)
+    with _opened(context, device) as (deliveries, driver):
+        try:
+            found = deliveries.auto(driver)
+        except NotEncryptedError as error:
+            _print(_called(deliveries, error.report.key_id), error.report, as_json=as_json)
+            raise
     if found is None:
-        print_fields({"encrypted": False, "reason": "the tape asks for no key"}, as_json=as_json)
+        nothing = {"encrypted": False, "reason": "the tape asks for no key"}
+        _print_no_load(nothing, as_json=as_json)
         return
-    _report(found[0].volume, found[1], as_json=as_json)
+    _report(*found, as_json=as_json)
 
 
 @app.command("prove")
@@ -160,7 +183,7 @@ def prove(context: typer.Context, device: DeviceArgument, as_json: JsonOption = 
     """
     with _opened(context, device) as (deliveries, driver):
         generation, report = deliveries.prove(driver)
-    _report(generation.volume, report, as_json=as_json)
+    _report(generation, report, as_json=as_json)
 
 
 @app.command("clear")
@@ -194,47 +217,59 @@ def changer(
     call = Call.parse(command, device)
     if call.operation is None:
         raise typer.Exit(call.run())
-    raise typer.Exit(change(call, Deliveries(installation(context), caller())))
+    raise typer.Exit(change(call, Deliveries.of(installation(context), caller())))
 
 
 @contextmanager
 def _opened(context: typer.Context, device: str) -> Iterator[tuple[Deliveries, TapeDriver]]:
     site = installation(context)
     with open_drive(device, site.config.runtime_dir) as driver:
-        yield Deliveries(site, caller()), driver
+        yield Deliveries.of(site, caller()), driver
 
 
-@contextmanager
-def _showing_failure(volume: str, *, as_json: bool) -> Iterator[None]:
-    """Print the checks of a load that failed; its error then says what to do."""
-    try:
-        yield
-    except NotEncryptedError as error:
-        print_checks(error.report.checks, _summary(volume, error.report), as_json=as_json)
-        raise
+def _called(deliveries: Deliveries, name: bytes) -> Generation | None:
+    """Return the generation whose key is called ``name`` on its tape."""
+    with deliveries.installation.keystore().open().reading() as transaction:
+        return transaction.find_by_key_name(name)
 
 
-def _fell_back(volume: str, reason: str, *, as_json: bool) -> None:
-    shown = {"volume": volume, "delivery": "software", "encrypted": False, "reason": reason}
-    print_fields(shown, as_json=as_json)
+def _fell_back(key: Header, reason: str, *, as_json: bool) -> None:
+    shown = {
+        "volume": key.volume,
+        "generation": key.generation,
+        "key_id": key.key_id.hex(),
+        "delivery": "software",
+        "encrypted": False,
+        "reason": reason,
+    }
+    _print_no_load(shown, as_json=as_json)
     raise typer.Exit(1)
 
 
-def _report(volume: str, report: LoadReport | ProveReport, *, as_json: bool) -> None:
-    print_checks(report.checks, _summary(volume, report), as_json=as_json)
+def _print_no_load(shown: dict[str, Any], *, as_json: bool) -> None:
+    """Print why no key went into the drive; scripts get every key that a load has."""
+    print_fields({**NO_LOAD, **shown} if as_json else shown, as_json=as_json)
+
+
+def _report(key: Header | Generation, report: LoadReport | ProveReport, *, as_json: bool) -> None:
+    _print(key, report, as_json=as_json)
     if not report.encrypted:
         raise typer.Exit(1)
 
 
-def _summary(volume: str, report: LoadReport | ProveReport) -> dict[str, Any]:
-    return {
-        "volume": volume,
-        "key_id": report.key_id.hex(),
-        "key_format": report.key_format,
-        "drive": report.drive.serial,
-        "cartridge": report.cartridge.serial,
+def _print(
+    key: Header | Generation | None, report: LoadReport | ProveReport, *, as_json: bool
+) -> None:
+    summary = {
+        "volume": key.volume if key else None,
+        "generation": key.generation if key else None,
+        "key_id": (key or report).key_id.hex(),
+        "key_format": report.key_format or None,
+        "drive": report.drive.serial or None,
+        "cartridge": report.cartridge.serial or None,
         "encrypted": report.encrypted,
     }
+    print_checks(report.checks, summary, as_json=as_json)
 
 
 def _ability(driver: TapeDriver, ability: EncryptionAbility) -> dict[str, Any]:
@@ -291,13 +326,13 @@ def _kad(kad: Kad) -> dict[str, Any]:
     }
 
 
-def _cartridge(found: Cartridge | None) -> dict[str, str] | None:
+def _cartridge(found: Cartridge | None) -> dict[str, str | None] | None:
     if found is None:
         return None
     return {
-        "serial": found.serial,
-        "barcode": found.barcode,
-        "manufacturer": found.manufacturer,
+        "serial": found.serial or None,
+        "barcode": found.barcode or None,
+        "manufacturer": found.manufacturer or None,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwkm import bacula
+from hwkm.getkey import main
 
 
 def getkey(
@@ -28,4 +28,4 @@ def getkey(
     Example: Encryption Command="/opt/hwkm/bin/hwkm getkey --device %a --job %i"
     """
     del device, job, cipher
-    raise typer.Exit(bacula.main(sys.argv[1:]))
+    raise typer.Exit(main(sys.argv[1:]))

@@ -62,7 +62,13 @@ def print_checks(checks: Sequence[Check], summary: dict[str, Any], *, as_json: b
 
 
 def _check(one: Check) -> dict[str, Any]:
-    return {"name": one.name, "status": one.status, "detail": one.detail, "advice": one.advice}
+    return {
+        "name": one.name,
+        "ok": one.status is not Status.FAIL,
+        "status": one.status,
+        "detail": one.detail,
+        "advice": one.advice,
+    }
 
 
 def print_fields(fields: dict[str, Any], *, as_json: bool) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hwkm.errors import DeviceError
+from hwkm.flock import wait_exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,22 +52,15 @@ def drive_lock(directory: Path, serial: str, seconds: float) -> Iterator[int]:
             hint="runtime_dir of the configuration must belong to the user that hwkm runs as",
         ) from error
     try:
-        _wait(descriptor, path, serial, time.monotonic() + seconds)
+        _wait(descriptor, path, serial, seconds)
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _wait(descriptor: int, path: Path, serial: str, end: float) -> None:
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= end:
-                raise DeviceError(
-                    f"another process of hwkm works with the drive {serial or '(no serial)'}",
-                    hint=f"Try again when it is done; fuser -v {path} shows who holds the lock",
-                ) from error
-            time.sleep(POLL_SECONDS)
-        else:
-            return
+def _wait(descriptor: int, path: Path, serial: str, seconds: float) -> None:
+    if not wait_exclusive(descriptor, seconds, POLL_SECONDS):
+        raise DeviceError(
+            f"another process of hwkm works with the drive {serial or '(no serial)'}",
+            hint=f"Try again when it is done; fuser -v {path} shows who holds the lock",
+        )

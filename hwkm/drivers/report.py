@@ -15,83 +15,69 @@ if TYPE_CHECKING:
     from hwkm.scsi.inventory import Cartridge, DriveIdentity
 
 
-@dataclass(frozen=True, slots=True)
-class LoadReport:
-    """A key was put into a drive and read back.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Report:
+    """What all reports have: ``cartridge`` is None if none was loaded.
 
-    ``key_id`` is the name that goes with every block. ``key_format`` is how the key went over,
-    ``plain`` or ``wrapped``; ``wrapping_key`` is then the SHA-256 of the drive's page 0031h.
     ``counter`` is the key instance counter: another value later means that somebody set another
-    key. ``quirks`` are those that the drive has shown.
+    key. ``key_format`` is how a key went over, ``plain`` or ``wrapped``; "" if none did.
     """
 
     drive: DriveIdentity
-    cartridge: Cartridge
-    key_id: bytes
-    key_format: str
+    cartridge: Cartridge | None
     counter: int
     at: int
     checks: tuple[Check, ...]
+    key_format: str = ""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it was shown that there is encryption with the key; see each kind of report."""
+        return all_ok(self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport(_Report):
+    """A key was put into a drive and read back: whether what is written now is encrypted with it.
+
+    ``key_id`` is the name that goes with every block. ``wrapping_key`` is the SHA-256 of the
+    drive's page 0031h where the key went over wrapped. ``quirks`` are those that the drive has
+    shown.
+    """
+
+    cartridge: Cartridge
+    key_id: bytes
     wrapping_key: bytes | None = None
     quirks: tuple[str, ...] = ()
 
-    @property
-    def encrypted(self) -> bool:
-        """Whether what is written now is encrypted with this key."""
-        return all_ok(self.checks)
 
-
-@dataclass(frozen=True, slots=True)
-class HoldReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldReport(_Report):
     """Whether a drive encrypts with the key called ``key_id``, by what it says of itself."""
 
-    drive: DriveIdentity
-    cartridge: Cartridge | None
     key_id: bytes
-    counter: int
-    at: int
-    checks: tuple[Check, ...]
-    key_format: str = ""
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether it does."""
-        return all_ok(self.checks)
 
 
-@dataclass(frozen=True, slots=True)
-class ProveReport:
-    """A look at what is on the tape; ``block`` is the logical object, None if none was found."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveReport(_Report):
+    """Whether a block on the tape was encrypted with the key called ``key_id``.
 
-    drive: DriveIdentity
-    cartridge: Cartridge
-    key_id: bytes
-    counter: int
-    at: int
-    block: int | None
-    checks: tuple[Check, ...]
-    key_format: str = ""
-
-    @property
-    def encrypted(self) -> bool:
-        """Whether that block was encrypted with the key."""
-        return all_ok(self.checks)
-
-
-@dataclass(frozen=True, slots=True)
-class ClearReport:
-    """A key was taken out of a drive; ``held`` are the names of the one that was in it.
-
-    ``cartridge`` is None if none was loaded.
+    ``block`` is its logical object number, None if none was found.
     """
 
-    drive: DriveIdentity
-    cartridge: Cartridge | None
+    cartridge: Cartridge
+    key_id: bytes
+    block: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearReport(_Report):
+    """A key was taken out of a drive; ``held`` are the names of the one that was in it.
+
+    It is ``encrypted`` if a key may still be in force.
+    """
+
     held: tuple[bytes, ...]
-    counter: int
-    at: int
-    checks: tuple[Check, ...]
-    key_format: str = ""
 
     @property
     def cleared(self) -> bool:

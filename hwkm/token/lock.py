@@ -6,7 +6,6 @@ server, a TPM) can be behind another one too. So there is one lock for a whole i
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from threading import RLock
 from typing import TYPE_CHECKING
 
 from hwkm.errors import TokenError
+from hwkm.flock import wait_exclusive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,17 +90,9 @@ def _lock(path: Path, seconds: float) -> int:
 
 
 def _wait(descriptor: int, path: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                _in_vain[path] = time.monotonic()
-                raise TokenError(
-                    "another hwkm process uses the token and does not let go of it",
-                    hint=f"See who holds {path} (fuser shows it), and whether the token hangs",
-                ) from None
-            time.sleep(_POLL_SECONDS)
-        else:
-            return
+    if not wait_exclusive(descriptor, seconds, _POLL_SECONDS):
+        _in_vain[path] = time.monotonic()
+        raise TokenError(
+            "another hwkm process uses the token and does not let go of it",
+            hint=f"See who holds {path} (fuser shows it), and whether the token hangs",
+        )

@@ -59,7 +59,7 @@ class Library:
         return [line.split()[1] for line in self.log.read_text().splitlines()]
 
     def deliveries(self) -> Deliveries:
-        return Deliveries(self.home.installation(), Caller("tester"))
+        return Deliveries.of(self.home.installation(), Caller("tester"))
 
     def names(self) -> tuple[bytes, ...]:
         runtime_dir = self.home.installation().config.runtime_dir

@@ -54,7 +54,7 @@ def drive(tmp_path: Path) -> Path:
 
 
 def deliveries(home: Home) -> Deliveries:
-    return Deliveries(home.installation(), Caller("tester", "7"))
+    return Deliveries.of(home.installation(), Caller("tester", "7"))
 
 
 def runtime(home: Home) -> Path:

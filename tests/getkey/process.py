@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "hwkm"
 PROJECT = Path(hwkm.__file__).parent.parent
-IMPORTS = "import hwkm.cli, hwkm.bacula, hwkm.keystore.migrate"
+IMPORTS = "import hwkm.cli, hwkm.getkey, hwkm.keystore.migrate"
 RUN_SECONDS = 60.0
 
 

@@ -230,7 +230,7 @@ def test_nothing_is_imported_that_is_not_needed(home: Home, tmp_path: Path, oper
     names = tmp_path / "names"
     script = f"""
 import sys
-from hwkm import bacula, supervise
+from hwkm import getkey, supervise
 from hwkm.__main__ import main
 def run(work, deadline):
     answer = work()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
-from hwkm import bacula
+from hwkm import getkey
 
 from . import homes
 from .homes import Answer
@@ -138,7 +138,7 @@ def ask(
 
     def work() -> None:
         os.environ.update(homes.request(operation, volume, label))
-        bacula.main(["--config", str(home.config_path)])
+        getkey.main(["--config", str(home.config_path)])
 
     return Answer.parse(run(work, kill))
 

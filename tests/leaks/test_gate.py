@@ -187,7 +187,7 @@ def test_an_answer_may_hold_its_key_once(gate: Gate, labelled: Home) -> None:
 
 
 SABOTAGE = {
-    "the log": "bacula.Log.info(log, 'gave ' + key.hex())",
+    "the log": "getkey.Log.info(log, 'gave ' + key.hex())",
     "an event": "db = sqlite3.connect(DB); db.execute(INSERT, (key.hex(),)); db.commit()",
     "standard error": "os.write(2, repr(key).encode())",
     "a temporary file": "open(os.environ['TMPDIR'] + '/key', 'wb').write(key)",
@@ -200,7 +200,7 @@ def test_hwkm_with_a_leak_built_in(gate: Gate, home: Home, place: str) -> None:
     script.write_text(
         f"""
 import os, sqlite3
-from hwkm import bacula
+from hwkm import getkey
 from hwkm.manager import KeyManager
 from hwkm.__main__ import main
 DB = {str(home.path / "keystore.db")!r}
@@ -208,7 +208,7 @@ INSERT = "INSERT INTO event (at, who, operation, outcome, detail) VALUES (0, '',
 read = KeyManager.read
 def leak(manager, *arguments):
     handout = read(manager, *arguments)
-    key, log = handout.key.expose(), bacula.Log({str(home.log_file)!r})
+    key, log = handout.key.expose(), getkey.Log({str(home.log_file)!r})
     {SABOTAGE[place]}
     return handout
 KeyManager.read = leak
