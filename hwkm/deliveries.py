@@ -194,6 +194,16 @@ class Deliveries:
             self._record(found.key_id, ProofKind.CLEAR, report)
         return report
 
+    def clear_stray(self, driver: TapeDriver) -> ClearReport | None:
+        """Take out a key of ours that was not loaded for the cartridge in the drive; None if none.
+
+        So it can be left there by a crash: a drive without CKOD keeps a key over an unload.
+        """
+        found = self._find(driver.held_names())
+        if found is None or self._was_loaded_here(driver, found.key_id):
+            return None
+        return self.clear(driver)
+
     def keep_clear(self, driver: TapeDriver) -> None:
         """Take out the key of a host, if there is one: a key never outlives its cartridge.
 
@@ -218,6 +228,18 @@ class Deliveries:
             last = transaction.last_proof(key_id, ProofKind.LOAD)
         here = last is not None and last.drive_serial == driver.identify()[0].serial
         return last.counter if last is not None and here else None
+
+    def _was_loaded_here(self, driver: TapeDriver, key_id: bytes) -> bool:
+        """Return whether the key's last load was into this drive, for the cartridge in it."""
+        with self._reading() as transaction:
+            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        drive, cartridge = driver.identify()
+        return (
+            last is not None
+            and cartridge is not None
+            and last.drive_serial == drive.serial
+            and (last.cartridge_serial, last.barcode) == (cartridge.serial, cartridge.barcode)
+        )
 
     def _pinned(self, serial: str) -> bytes | None:
         with self._reading() as transaction:

@@ -108,6 +108,24 @@ def test_what_cant_be_recorded_is_not_used(home: Home, drive: Path) -> None:
         assert driver.held_names() == ()
 
 
+def test_a_key_that_outlived_its_cartridge(home: Home, tmp_path: Path) -> None:
+    """A drive without CKOD keeps it; it is taken out unless its own cartridge is there again."""
+    path = tmp_path / "keeps"
+    emulator.create(path, "ibm-lto-5", cartridge="L50001L5", quirks=("no-ckod",))
+    make_and_load(home, f"emulator:{path}")
+    desk, drive = deliveries(home), emulator.Drive(path)
+    with open_drive(f"emulator:{path}", runtime(home)) as driver:
+        assert desk.clear_stray(driver) is None
+        drive.eject()
+        drive.insert("L50002L5")
+        assert driver.held_names() != ()
+        report = desk.clear_stray(driver)
+        assert report is not None
+        assert report.cleared
+        assert driver.held_names() == ()
+        assert desk.clear_stray(driver) is None
+
+
 def test_another_wrapping_key_is_refused_until_accepted(home: Home, drive: Path) -> None:
     make_and_load(home, f"emulator:{drive}")
     other = drive.with_name("other")
