@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hwkm import issuing
+from hwkm.drivers import chip
 from hwkm.drivers.choose import Choice, choose
 from hwkm.drivers.lock import drive_lock
 from hwkm.drivers.report import NotEncryptedError
 from hwkm.drivers.tape import TapeDriver
-from hwkm.errors import DeviceError, HwkmError, NotFoundError
-from hwkm.keystore.records import Proof, ProofKind
+from hwkm.envelope import Envelope, fit
+from hwkm.errors import DeviceError, EnvelopeError, HwkmError, NotFoundError, ParseError
+from hwkm.keystore.records import Proof, ProofKind, State
 from hwkm.policy import Delivery
 from hwkm.scsi.inventory import identify_drive
 from hwkm.scsi.worker import WorkerTransport
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from hwkm.checks import Check
     from hwkm.drivers.report import ClearReport, HoldReport, LoadReport, ProveReport
+    from hwkm.drivers.tape import NextKey
     from hwkm.installation import Installation
     from hwkm.keys import Cipher
     from hwkm.keystore.records import Generation
@@ -122,26 +127,33 @@ class Deliveries:
 
         Only one key is ever tried.
 
-        :raises NotFoundError: if the block is encrypted with a key that is not on record.
+        :raises NotFoundError: if the block is encrypted with a key that is neither on record nor
+            in the cartridge's chip.
         """
         wanted = driver.next_key()
         if not wanted.is_encrypted:
             return None
         found = self._find(wanted.names)
-        if found is None:
-            raise NotFoundError(
-                f"the tape is encrypted with a key that is not on record ({wanted.text})",
-                hint="Import it with hwkm volume import, or restore the keystore's backup",
-            )
-        handout = self.fetch(found.volume, found.key_id)
-        return found, self.deliver(driver, handout, name=wanted.name_of(found))
+        if found is not None:
+            handout = self.fetch(found.volume, found.key_id)
+            return found, self.deliver(driver, handout, name=wanted.name_of(found))
+        handout = self._from_chip(driver, wanted)
+        found = issuing.record_of(handout.envelope.header, State.ACTIVE)
+        return found, self.deliver(driver, handout)
 
     def deliver(
-        self, driver: TapeDriver, handout: Handout, *, name: bytes = b"", accept: str = ""
+        self,
+        driver: TapeDriver,
+        handout: Handout,
+        *,
+        name: bytes = b"",
+        accept: str = "",
+        new: bool = False,
     ) -> LoadReport:
         """Put a key that was handed out into the drive; what that read back is recorded.
 
-        ``name`` is what the tape calls the key, where that is not its key id.
+        ``name`` is what the tape calls the key, where that is not its key id. Of a ``new`` key the
+        envelope is kept in the cartridge's chip as well, if it can be.
 
         :raises NotEncryptedError, WrappingKeyChangedError: as :meth:`load` does.
         :raises KeystoreError: if it can't be recorded; the drive then holds no key.
@@ -155,9 +167,11 @@ class Deliveries:
         except NotEncryptedError as error:
             self._record(header.key_id, ProofKind.LOAD, error.report)
             raise
-        new = report.wrapping_key if report.wrapping_key != on_record else None
+        pin = report.wrapping_key if report.wrapping_key != on_record else None
         try:
-            self._record(header.key_id, ProofKind.LOAD, report, pin=new)
+            if new:
+                report = replace(report, checks=(*report.checks, _keep_on_chip(driver, handout)))
+            self._record(header.key_id, ProofKind.LOAD, report, pin=pin)
         except BaseException:
             with suppress(HwkmError):
                 driver.clear()  # what can't be put on record is not used
@@ -217,7 +231,22 @@ class Deliveries:
 
     # below
 
+    def _from_chip(self, driver: TapeDriver, wanted: NextKey) -> Handout:
+        """Return the key whose envelope is in the cartridge's chip, if the tape asks for it."""
+        blob = driver.envelope_on_chip()
+        with suppress(ParseError):
+            header = Envelope.parse(blob or b"").header
+            if header.key_id in wanted.names:
+                return self.fetch(header.volume, label=blob)
+        raise NotFoundError(
+            "the tape is encrypted with a key that is not on record, nor in the cartridge's chip "
+            f"({wanted.text})",
+            hint="Import it with hwkm volume import, or restore the keystore's backup",
+        )
+
     def _find(self, names: tuple[bytes, ...]) -> Generation | None:
+        if self.installation.keystore().is_missing():
+            return None  # a bare machine
         with self._reading() as transaction:
             found = (transaction.find_by_key_name(name) for name in names)
             return next((generation for generation in found if generation is not None), None)
@@ -270,3 +299,12 @@ class Deliveries:
 
     def _reading(self) -> AbstractContextManager[Transaction]:
         return self.installation.keystore().open().reading()
+
+
+def _keep_on_chip(driver: TapeDriver, handout: Handout) -> Check:
+    """Keep the envelope in the chip, with as many of its stanzas as there is room for."""
+    try:
+        fitting = fit(handout.envelope, handout.key, chip.MAX_BYTES)
+    except EnvelopeError as error:
+        return chip.not_kept(str(error))
+    return driver.keep_on_chip(fitting.encode())

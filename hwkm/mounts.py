@@ -71,7 +71,7 @@ class Mount:
         if self.driver is not None and choice.delivery is Delivery.DRIVE:
             handout = self.deliveries.issue(volume, choice)
             try:
-                return self._load(self.driver, handout, choice.reason)
+                return self._load(self.driver, handout, choice.reason, new=True)
             except (DeviceError, TooManyKeysError) as error:
                 if wanted is Delivery.DRIVE:
                     raise
@@ -106,8 +106,10 @@ class Mount:
         ability = None if self.driver is None else self.driver.ability()
         return choose(wanted, ability, self.why_none)
 
-    def _load(self, driver: TapeDriver, handout: Handout, why: str) -> tuple[Handout, str]:
-        report = self.deliveries.deliver(driver, handout)
+    def _load(
+        self, driver: TapeDriver, handout: Handout, why: str, *, new: bool = False
+    ) -> tuple[Handout, str]:
+        report = self.deliveries.deliver(driver, handout, new=new)
         noted = replace(handout, notes=(*handout.notes, *_warnings(report)))
         return noted, f"drive {report.drive.serial} encrypts: it was given the key ({why})"
 

@@ -24,6 +24,7 @@ LAYERS = """
 __main__
 cli
 getkey
+agent
 bacula
 initialize health verify
 provision
@@ -66,6 +67,7 @@ HOMES = {
 
 # Who may touch the environment, beside cli/ and getkey.py, and what for.
 ENVIRONMENT = {
+    "hwkm.agent.systemd": "reads what systemd tells a service, and takes out what is told once",
     "hwkm.token.module": "sets the variables that a PKCS#11 module reads",
     "hwkm.token.vendor": "hands everything on to a vendor's tool",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -67,9 +68,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a locale without our characters is no failure
     try:
         app()
-    except Exception as error:  # whatever it is, people get a sentence
+    except Exception as error:  # noqa: BLE001  # whatever it is, people get a sentence
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         known = error if isinstance(error, HwkmError) else _explained(error)
         print_error(known)
         sys.exit(known.exit_code)

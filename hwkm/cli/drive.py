@@ -149,7 +149,7 @@ def load(
             handout = deliveries.fetch(volume)
         key = handout.envelope.header
         try:
-            report = deliveries.deliver(driver, handout, accept=accept_drive_key)
+            report = deliveries.deliver(driver, handout, accept=accept_drive_key, new=create)
         except NotEncryptedError as error:
             _print(key, error.report, as_json=as_json)  # the error then says what to do
             raise

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hwkm.checks import Check, all_ok, fail, ok
-from hwkm.drivers import readback
+from hwkm.drivers import chip, readback
 from hwkm.drivers.attempts import attempt_guard
 from hwkm.drivers.clearing import NO_KEY, take_out
 from hwkm.drivers.load import Load, Wanted
 from hwkm.drivers.look import ENCRYPTED, look
 from hwkm.drivers.report import ClearReport, HoldReport, ProveReport
 from hwkm.drivers.software import check_delivery
-from hwkm.errors import DeviceError
+from hwkm.errors import DeviceError, ParseError
 from hwkm.policy import Delivery
 from hwkm.scsi.encryption import TapeEncryption
 from hwkm.scsi.inventory import identify_cartridge, identify_drive, same_cartridge
@@ -161,6 +162,17 @@ class TapeDriver:
         may_read = self.session.status().is_clear
         block = look(self.session, cartridge.first_encrypted, may_read=may_read).block
         return NextKey(block, () if block is None else readback.names(block.kads))
+
+    def keep_on_chip(self, envelope: bytes) -> Check:
+        """Keep ``envelope``, of at most ``chip.MAX_BYTES``, in the cartridge's chip as well."""
+        return chip.keep(self.session.transport, envelope)
+
+    def envelope_on_chip(self) -> bytes | None:
+        """Return the envelope in the cartridge's chip; None if there is none, or no way to it."""
+        with suppress(DeviceError, ParseError):
+            self._begin()
+            return chip.read(self.session.transport)
+        return None
 
     def prove(self, key_id: bytes, counter: int | None = None) -> ProveReport:
         """Look at what is on the tape: it must be encrypted with the key called ``key_id``.

@@ -152,7 +152,8 @@ class WorkerTransport(Port):
             self._give_up(f"when {what} was not answered in time")
             return CommandTimeoutError(
                 f"{self.name}: {what} was not answered in time; the drive was given up",
-                hint="What it did is not known. See the drive's display and the kernel's log",
+                hint="What it did is not known: see its display and the kernel's log. A drive that "
+                "stays silent needs a power cycle; then run hwkm drive status",
             )
         self._give_up(f"when the process that held it ended during {what}")
         return OutcomeUnknownError(

@@ -87,6 +87,13 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
             # A killed process loses nothing without it; only a crash of the system may.
             connection.execute("PRAGMA synchronous = OFF")
             yield connection
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise _not_a_drive(path, str(error)) from error
+            raise DeviceAccessError(
+                f"{path}: another process has held the emulated drive for {BUSY_SECONDS:.0f} s",
+                hint="See who does: fuser -v FILE",
+            ) from error
         except sqlite3.Error as error:
             raise _not_a_drive(path, str(error)) from error
 
