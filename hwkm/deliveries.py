@@ -185,12 +185,28 @@ class Deliveries:
             self._record(key_id, ProofKind.HOLD, report)
         return report.encrypted
 
+    def held(self, driver: TapeDriver) -> Generation | None:
+        """Return whose key the drive holds; None if there is none, or it is not on record."""
+        return self._find(driver.held_names())
+
+    def changed_by_others(self, driver: TapeDriver) -> bool | None:
+        """Return whether the drive's parameters were set, or reset, since hwkm last did anything.
+
+        None if hwkm never did.
+        """
+        if self.installation.keystore().is_missing():
+            return None
+        with self._reading() as transaction:
+            last = transaction.last_proof_in(driver.identify()[0].serial)
+        counter = None if last is None else last.counter
+        return None if counter is None else driver.guard_changed(counter)
+
     def prove(self, driver: TapeDriver) -> tuple[Generation, ProveReport]:
         """Look whether what is on the tape is encrypted with the key that the drive holds.
 
         :raises NotFoundError: if the drive holds no key that is on record.
         """
-        found = self._find(driver.held_names())
+        found = self.held(driver)
         if found is None:
             raise NotFoundError(
                 "the drive holds no key that is on record",
@@ -213,7 +229,7 @@ class Deliveries:
 
         So it can be left there by a crash: a drive without CKOD keeps a key over an unload.
         """
-        found = self._find(driver.held_names())
+        found = self.held(driver)
         if found is None or self._was_loaded_here(driver, found.key_id):
             return None
         return self.clear(driver)

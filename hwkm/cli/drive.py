@@ -61,6 +61,17 @@ NO_LOAD: dict[str, Any] = {
 """What scripts read where no key went into the drive."""
 
 
+_STATUS = (
+    "encryption_mode",
+    "decryption_mode",
+    "algorithm_index",
+    "key_instance_counter",
+    "scope",
+    "controlled_by",
+    "volume_contains_encrypted",
+)
+
+
 @app.command("list")
 def list_drives(as_json: JsonOption = False) -> None:
     """List the tape drives and changers of this machine.
@@ -113,11 +124,17 @@ def status(context: typer.Context, device: DeviceArgument, as_json: JsonOption =
 
     Example: hwkm drive status /dev/nst0
     """
-    with _opened(context, device) as (_, driver):
+    with _opened(context, device) as (deliveries, driver):
         _, cartridge = driver.identify()
-        block = None if cartridge is None else driver.session.next_block()
+        held = deliveries.held(driver)
+        changed = deliveries.changed_by_others(driver)
+        can = cartridge is not None and driver.session.pages()
+        block = driver.session.next_block() if can else None
         shown = {
-            **_status(driver.session.status()),
+            **_status(driver.session.status() if driver.session.pages() else None),
+            "volume": held.volume if held else None,
+            "generation": held.generation if held else None,
+            "changed_by_others": changed,
             "next_block": None if block is None else _name(block.encryption),
             "cartridge": _cartridge(cartridge),
         }
@@ -305,7 +322,10 @@ def _algorithm(one: Algorithm) -> dict[str, Any]:
     }
 
 
-def _status(found: EncryptionStatus) -> dict[str, Any]:
+def _status(found: EncryptionStatus | None) -> dict[str, Any]:
+    """Return the fields of page 0020h; without values for a drive that has no such page."""
+    if found is None:
+        return {**dict.fromkeys(_STATUS), "kads": []}
     return {
         "encryption_mode": _name(found.encryption_mode),
         "decryption_mode": _name(found.decryption_mode),

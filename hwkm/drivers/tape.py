@@ -125,7 +125,7 @@ class TapeDriver:
     def holds(self, key_id: bytes) -> HoldReport:
         """Find out whether the drive encrypts with the key called ``key_id``."""
         drive, cartridge = self.identify()
-        status = self.session.status()
+        status = self._status()
         return HoldReport(
             drive=drive,
             cartridge=cartridge,
@@ -138,7 +138,7 @@ class TapeDriver:
     def held_names(self) -> tuple[bytes, ...]:
         """Return what the key in force is called, the A-KAD first; nothing if there is none."""
         self._begin()
-        return _names_in_force(self.session.status())
+        return _names_in_force(self.session.status()) if self.session.pages() else ()
 
     def holds_any(self) -> bool:
         """Return whether a key of a host is in force; a library's is not ours to touch."""
@@ -152,14 +152,14 @@ class TapeDriver:
     def guard_changed(self, counter: int) -> bool:
         """Return whether anybody has set parameters since the counter was ``counter``."""
         self._begin()
-        return self.session.status().key_instance_counter != counter
+        return self._status().key_instance_counter != counter
 
     def next_key(self) -> NextKey:
         """Find out which key the tape asks for; the tape is left where it stands."""
         _, cartridge = self.identify()
         if cartridge is None:
             raise _no_cartridge(self.session)
-        may_read = self.session.status().is_clear
+        may_read = self._status().is_clear
         block = look(self.session, cartridge.first_encrypted, may_read=may_read).block
         return NextKey(block, () if block is None else readback.names(block.kads))
 
@@ -186,7 +186,7 @@ class TapeDriver:
         if cartridge is None:
             raise _no_cartridge(self.session)
         # 2. The drive must hold the key, and nobody may have set another one since.
-        status = self.session.status()
+        status = self._status()
         since = status.key_instance_counter if counter is None else counter
         checks = (*readback.holding(status, key_id), readback.counter_unmoved(since, status))
         # 3. Look at the first encrypted block, and go back.
@@ -226,6 +226,14 @@ class TapeDriver:
         """Drain unit attentions; return whether a cartridge is loaded."""
         with self.session.any_cartridge():
             return self.session.is_ready()
+
+    def _status(self) -> EncryptionStatus:
+        if self.session.pages():
+            return self.session.status()
+        raise DeviceError(
+            f"{self.session.name} has no tape data encryption",
+            hint="Use a drive that has: hwkm drive probe says of each what it can do",
+        )
 
     def _still(self, cartridge: Cartridge) -> Check:
         found = identify_cartridge(self.session.transport)

@@ -29,6 +29,9 @@ class Dialect(Protocol):
     def prepare(self, engine: Engine, /) -> None:
         """Set up every connection of ``engine``."""
 
+    def keep_current(self, engine: Engine, /) -> None:
+        """Let a connection that is kept be used again only if it leads to the same keystore."""
+
     def lock_creation(self, connection: Connection, /) -> None:
         """Let nobody else make tables until the transaction ends."""
 

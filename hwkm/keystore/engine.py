@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from hwkm.errors import ConfigError, KeystoreError
 from hwkm.keystore import dialects, schema, sqlite
@@ -25,6 +25,15 @@ REVISION = "0002"
 """The migration that this release works with."""
 
 
+# No limit on further connections: a transaction inside of another would wait for ever.
+_KEPT: dict[str, Any] = {
+    "poolclass": QueuePool,
+    "pool_size": 1,
+    "max_overflow": -1,
+    "pool_pre_ping": True,
+}
+_NOT_KEPT: dict[str, Any] = {"poolclass": NullPool}
+
 _NO_KEYSTORE = (
     "Restore it from its backup; without one, hwkm master create makes an empty one, and every "
     "volume's own label still opens it"
@@ -36,14 +45,23 @@ class KeystoreMissingError(KeystoreError):
 
 
 class Keystore:
-    """An opened keystore. One writer transaction per use case."""
+    """An opened keystore. One writer transaction per use case.
 
-    def __init__(self, engine: Engine) -> None:
+    If the engine keeps its connection, each new one is checked again to be ``installation``'s
+    keystore: in the meantime it may have been restored, migrated or put elsewhere.
+    """
+
+    def __init__(self, engine: Engine, installation: str = "") -> None:
         self.engine = engine
+        self._installation = installation
+        self._keeps = not isinstance(engine.pool, NullPool)
 
     @classmethod
-    def open(cls, url: str, installation: str = "") -> Keystore:
+    def open(cls, url: str, installation: str = "", *, keep: bool = False) -> Keystore:
         """Open the keystore at ``url`` and check that it is ours and of this release.
+
+        ``keep`` is for a process that lives long and has one thread: its connection is kept from
+        one transaction to the next, as long as it leads to the same keystore.
 
         :raises KeystoreMissingError: if there is none.
         :raises KeystoreError: if it can't be read, is of another release, or of another
@@ -55,10 +73,20 @@ class Keystore:
             raise KeystoreMissingError(
                 f"there is no keystore {sqlite.file_of(parsed)}", hint=_NO_KEYSTORE
             )
-        keystore = cls(make_engine(parsed))
+        keystore = cls(make_engine(parsed, keep=keep), installation)
         with keystore.reading() as transaction:
             _check_identity(transaction, installation)
         return keystore
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its file is not there any more."""
+        url = self.engine.url
+        return sqlite.is_sqlite(url) and not sqlite.file_of(url).exists()
+
+    def close(self) -> None:
+        """Close the connection, if one is kept."""
+        self.engine.dispose()
 
     @contextmanager
     def writing(self) -> Iterator[Transaction]:
@@ -69,7 +97,7 @@ class Keystore:
         with errors(), self.engine.connect() as connection:
             writer = connection.execution_options(hwkm_writes=True)
             with writer.begin():
-                yield Transaction(writer)
+                yield self._checked(Transaction(writer))
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -78,7 +106,14 @@ class Keystore:
         :raises KeystoreError: if the database fails.
         """
         with errors(), self.engine.connect() as connection, connection.begin():
-            yield Transaction(connection)
+            yield self._checked(Transaction(connection))
+
+    def _checked(self, transaction: Transaction) -> Transaction:
+        known = transaction.connection.info
+        if self._keeps and "checked" not in known:
+            _check_identity(transaction, self._installation)
+            known["checked"] = True
+        return transaction
 
     def problems(self) -> list[str]:
         """Return what the database's own integrity check finds; nothing if all is sound.
@@ -103,18 +138,22 @@ def parse_url(url: str) -> URL:
         ) from error
 
 
-def make_engine(url: URL) -> Engine:
-    """Return an engine for ``url`` without connecting.
+def make_engine(url: URL, *, keep: bool = False) -> Engine:
+    """Return an engine for ``url`` without connecting; ``keep`` as for :meth:`Keystore.open`.
 
     :raises ConfigError: if no driver for it is installed, or it is no place for a keystore.
     """
     special = dialects.named(url.get_backend_name())
     options = special.connect_options(url)
     try:
-        engine = create_engine(url, poolclass=NullPool, connect_args=options, hide_parameters=True)
+        engine = create_engine(
+            url, connect_args=options, hide_parameters=True, **(_KEPT if keep else _NOT_KEPT)
+        )
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError(f"no driver for {url.drivername} is installed: {error}") from error
     special.prepare(engine)
+    if keep:
+        special.keep_current(engine)
     return engine
 
 

@@ -55,6 +55,10 @@ def prepare(engine: Engine) -> None:
         connection.commit()
 
 
+def keep_current(_engine: Engine) -> None:
+    """Do nothing: that the server answers, and so has not changed, is asked before each use."""
+
+
 def lock_creation(connection: Connection) -> None:
     """Let nobody else make tables until the transaction ends."""
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")

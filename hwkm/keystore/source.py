@@ -9,10 +9,14 @@ from hwkm.keystore.engine import Keystore, KeystoreMissingError
 
 @dataclass(slots=True)
 class KeystoreSource:
-    """A keystore's URL and the installation it must belong to (empty: any)."""
+    """A keystore's URL and the installation it must belong to (empty: any).
+
+    ``keep`` as for :meth:`Keystore.open`.
+    """
 
     url: str
     installation: str = ""
+    keep: bool = False
     _opened: Keystore | None = field(default=None, init=False)
 
     def open(self) -> Keystore:
@@ -20,9 +24,17 @@ class KeystoreSource:
 
         :raises KeystoreError: as :meth:`Keystore.open` does.
         """
+        if self.keep and self._opened is not None and self._opened.is_gone:
+            self.close()
         if self._opened is None:
-            self._opened = Keystore.open(self.url, self.installation)
+            self._opened = Keystore.open(self.url, self.installation, keep=self.keep)
         return self._opened
+
+    def close(self) -> None:
+        """Close it; it is opened again when needed."""
+        if self._opened is not None:
+            self._opened.close()
+        self._opened = None
 
     def is_missing(self) -> bool:
         """Return whether there is no keystore at all (a broken one is not missing)."""
@@ -40,5 +52,5 @@ class KeystoreSource:
         if self.is_missing():
             from hwkm.keystore import migrate  # alembic is heavy, and rarely needed
 
-            self._opened = migrate.create(self.url, self.installation, now=now, who=who)
+            migrate.create(self.url, self.installation, now=now, who=who)
         return self.open()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 
 from hwkm.errors import ConfigError
 
@@ -83,6 +84,30 @@ def prepare(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("hwkm_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def keep_current(engine: Engine) -> None:
+    """Let a kept connection be used again only if it still leads to the same file and tables.
+
+    A keystore that was restored is another file of the same name; what is written to the old one
+    would be lost.
+    """
+    path = file_of(engine.url)
+
+    @event.listens_for(engine, "checkout")
+    def _checkout(connection: Any, record: Any, _proxy: object) -> None:
+        now = _identity(connection, path)
+        if record.info.setdefault("identity", now) != now:
+            raise DisconnectionError
+
+
+def _identity(connection: sqlite3.Connection, path: Path) -> tuple[int, ...]:
+    try:
+        file = path.stat()
+    except FileNotFoundError:
+        raise DisconnectionError from None
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    return file.st_dev, file.st_ino, version
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

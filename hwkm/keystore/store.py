@@ -220,6 +220,13 @@ class Transaction:
         query = select(schema.proof).where(_PROOF.key_id == key_id).order_by(_PROOF.proof_id)
         return [read_proof(row) for row in self.connection.execute(query)]
 
+    def last_proof_in(self, drive_serial: str) -> Proof | None:
+        """Return what a drive said last, of whatever key."""
+        same = _PROOF.drive_serial == drive_serial
+        query = select(schema.proof).where(same).order_by(_PROOF.proof_id.desc()).limit(1)
+        row = self.connection.execute(query).first()
+        return None if row is None else read_proof(row)
+
     def last_proof(self, key_id: bytes, kind: ProofKind) -> Proof | None:
         """Return the last proof of this kind for a key."""
         same = (_PROOF.key_id == key_id) & (_PROOF.kind == kind.value)

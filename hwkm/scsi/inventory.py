@@ -75,14 +75,15 @@ def identify_drive(transport: Transport) -> DriveIdentity:
     :raises ParseError: if an answer is no answer to what was asked.
     """
     standard = Inquiry.parse(transport.execute(inquiry()))
+    # A page that it does not have is refused, or (old mhvtl) given with nothing in it.
     serial = if_known(transport, inquiry(VitalPage.UNIT_SERIAL_NUMBER))
     names = if_known(transport, inquiry(VitalPage.DEVICE_IDENTIFICATION))
     return DriveIdentity(
         vendor=standard.vendor,
         product=standard.product,
         revision=standard.revision,
-        serial="" if serial is None else unit_serial(serial),
-        designator=b"" if names is None else _unit_designator(names),
+        serial=unit_serial(serial) if serial else "",
+        designator=_unit_designator(names) if names else b"",
     )
 
 
