@@ -257,7 +257,8 @@ class Deliveries:
         raise NotFoundError(
             "the tape is encrypted with a key that is not on record, nor in the cartridge's chip "
             f"({wanted.text})",
-            hint="Import it with hwkm volume import, or restore the keystore's backup",
+            hint="Restore the keystore's backup; another program's key is taken up with "
+            "hwkm volume import",
         )
 
     def _find(self, names: tuple[bytes, ...]) -> Generation | None:

@@ -32,11 +32,24 @@ LANES = (
     Lane("Leaks"),
     Lane("Clear", encrypted=False),
 )
+# What the tests of drives use, whose Encryption Command is another installation's.
+DRIVE_LANES = (
+    Lane("Tape"),
+    Lane("TapeAgain", volumes=1, jobs_per_volume=1),
+    Lane("TapeLies"),
+    Lane("TapeOnly"),
+    Lane("TapeNone"),
+)
 
 
 @pytest.fixture(scope="session")
 def lanes() -> dict[str, Lane]:
     return {lane.name: lane for lane in LANES}
+
+
+@pytest.fixture(scope="session")
+def drive_lanes() -> dict[str, Lane]:
+    return {lane.name: lane for lane in DRIVE_LANES}
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +85,7 @@ def hwkm(chroot: Chroot, syslog: Syslog) -> KeyManager:
 
 @pytest.fixture(scope="session")
 def bacula(chroot: Chroot, hwkm: KeyManager) -> Iterator[Bacula]:
-    with Bacula(chroot, Setup(COMMAND, LANES)) as running:
+    with Bacula(chroot, Setup(COMMAND, LANES + DRIVE_LANES)) as running:
         yield running
 
 

@@ -50,6 +50,12 @@ def shows(volume: Path) -> bool:
     return MARKER in stored or NAME_MARKER.encode() in stored
 
 
+def finds(key: bytes, written: dict[str, bytes]) -> list[str]:
+    """Return where a key, or half of it, stands in any form."""
+    wanted = forms(key)
+    return [place for place, text in written.items() if any(form in text for form in wanted)]
+
+
 def forms(key: bytes) -> set[bytes]:
     """Return what a volume key, or either half of it, could be written as."""
     half = len(key) // 2

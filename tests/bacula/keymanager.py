@@ -8,12 +8,14 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
+import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from .chroot import STORAGE, STORAGE_ENV
+from .chroot import BASE_ENV, STORAGE, STORAGE_ENV
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +28,14 @@ HWKM = "/opt/hwkm/bin/hwkm"
 HOME = "/var/lib/hwkm"
 OTHER_HOME = "/var/lib/other-hwkm"
 SHELF = "/srv/shelf"  # where files are while they are taken away
-COMMAND = f"{HWKM} --config {HOME}/config.toml getkey --device %a --job %i"
+
+
+def command(home: str, device: str = "%a") -> str:
+    """Return the Encryption Command of the installation in ``home``."""
+    return f"{HWKM} --config {home}/config.toml getkey --device {device} --job %i"
+
+
+COMMAND = command(HOME)
 CALLS = "/srv/calls.jsonl"
 RECORDER = "/srv/record"
 # Writes down how it was called, without any key, and becomes the command in its arguments.
@@ -61,18 +70,46 @@ class Answer:
 
 
 class KeyManager:
-    """A private installation of hwkm on SoftHSM, owned by the Storage Daemon's user."""
+    """A private installation of hwkm on SoftHSM, owned by the Storage Daemon's user.
 
-    def __init__(self, chroot: Chroot) -> None:
+    ``device`` stands for the drive that :meth:`getkey` names.
+    """
+
+    def __init__(self, chroot: Chroot, home: str = HOME, device: str = "/srv/none") -> None:
         self.chroot = chroot
+        self.home = home
+        self.device = device
 
-    def init(self, home: str = HOME) -> str:
+    def init(self, home: str = "") -> str:
         """Set up hwkm as an administrator would; return what that printed."""
-        return self.chroot.run([HWKM, "init", "--home", home, "--softhsm", "--owner", "bacula"])
+        where = home or self.home
+        return self.chroot.run([HWKM, "init", "--home", where, "--softhsm", "--owner", "bacula"])
 
-    def path(self, name: str = "", home: str = HOME) -> Path:
+    def path(self, name: str = "", home: str = "") -> Path:
         """Return where a file of the installation lies for this process."""
-        return self.chroot.path(f"{home}/{name}")
+        return self.chroot.path(f"{home or self.home}/{name}")
+
+    def argv(self, *words: str) -> list[str]:
+        """Return a command of hwkm on this installation."""
+        return [HWKM, "--config", f"{self.home}/config.toml", *words]
+
+    def run(self, *words: str) -> str:
+        """Run a command as root, which goes well; return what it printed."""
+        return self.chroot.run(self.argv(*words))
+
+    def call(self, *words: str) -> tuple[int, str]:
+        """Run a command as root, which may fail; return its status and all that it printed."""
+        argv = self.chroot.argv(self.argv(*words))
+        run = subprocess.run(
+            argv, env=BASE_ENV, capture_output=True, text=True, timeout=60, check=False
+        )
+        return run.returncode, run.stdout + run.stderr
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the keystore."""
+        file = self.path("keystore.db")
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as keystore:
+            return keystore.execute(sql, values).fetchall()
 
     def getkey(self, operation: str, volume: str, label: Label | None = None) -> Answer:
         """Ask for a key just as the Storage Daemon does."""
@@ -82,14 +119,13 @@ class KeyManager:
             "ENC_CIPHER_KEY": base64.b64encode(label.wrapped_key).decode() if label else "",
             "MASTER_KEYID": base64.b64encode(label.master_id).decode() if label else "",
         }
-        argv = COMMAND.replace("%a", "/srv/none").replace("%i", "0").split()
+        argv = command(self.home, self.device).replace("%i", "0").split()
         output = self.chroot.run(argv, user=STORAGE, env=env)
         return Answer(dict(line.split(": ", 1) for line in output.splitlines()))
 
     def generations(self, volume: str) -> list[dict[str, Any]]:
         """Return what ``hwkm volume show`` tells of a volume, oldest generation first."""
-        argv = [HWKM, "--config", f"{HOME}/config.toml", "volume", "show", volume, "--json"]
-        shown = json.loads(self.chroot.run(argv))
+        shown = json.loads(self.run("volume", "show", volume, "--json"))
         assert shown["volume"] == volume
         return sorted(shown["generations"], key=lambda one: int(one["generation"]))
 
@@ -99,7 +135,7 @@ class KeyManager:
         shelf = self.chroot.path(SHELF)
         shelf.mkdir(mode=0o700)
         moved = [file.rename(shelf / file.name) for file in self._files(patterns)]
-        assert len(moved) >= len(patterns), f"{HOME} lacks one of {patterns}"
+        assert len(moved) >= len(patterns), f"{self.home} lacks one of {patterns}"
         try:
             yield
         finally:
@@ -122,7 +158,7 @@ class KeyManager:
             self.init(OTHER_HOME)
         with self.without("tokens", "user-pin", "config.toml"):
             for name in ("tokens", "user-pin"):
-                self.chroot.run(["cp", "-a", f"{OTHER_HOME}/{name}", HOME])
+                self.chroot.run(["cp", "-a", f"{OTHER_HOME}/{name}", self.home])
             text = self.chroot.path(f"{SHELF}/config.toml").read_text()
             assert re.search(r";serial=\w+", text), text
             self.path("config.toml").write_text(

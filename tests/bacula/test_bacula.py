@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import chroot as chroots
-from . import dataset, volume
+from . import volume
 from .bacula import OK, SD
 from .config import DATA, VOLUMES
-from .dataset import MARKER, NAME_MARKER, contents, shows
+from .dataset import MARKER, NAME_MARKER, contents, finds, shows
+from .jobs import refused, restored, saved
 from .keymanager import HOME, HWKM
 
 if TYPE_CHECKING:
@@ -32,39 +33,9 @@ Lanes = dict[str, "Lane"]
 Data = dict[str, str]
 
 
-def saved(bacula: Bacula, lane: Lane) -> tuple[Job, Path]:
-    """Back up, and check all that must be so; return the job and its volume's file."""
-    job = bacula.backup(lane)
-    assert (job.status, job.errors) == (OK, 0), job.log
-    assert "Encryption:             volume" in job.log
-    file = bacula.volume_files(lane)[-1]
-    assert not shows(file)
-    return job, file
-
-
-def restored(bacula: Bacula, lane: Lane, job: Job, data: Data) -> Job:
-    """Restore a job and check that every byte came back."""
-    back, where = bacula.restore(lane, job.id)
-    assert (back.status, back.errors) == (OK, 0), back.log
-    assert contents(where) == data
-    return back
-
-
 def states(hwkm: KeyManager, name: str) -> list[tuple[int, str]]:
     """Return the number and the state of each generation of a volume."""
     return [(one["generation"], one["state"]) for one in hwkm.generations(name)]
-
-
-def refused(bacula: Bacula, lane: Lane, job: Job) -> tuple[int, str, Path]:
-    """Start a restore that gets no key; return it, the reason in its log, and its target."""
-    (name,) = bacula.volumes(lane)
-    job_id, where = bacula.start_restore(lane, job.id)
-    log = bacula.wait_for_log(job_id, f'Please mount read Volume "{name}"')
-    start = f'Bad LoadEncryptionKey READ Volume "{name}": ERR=got error message: "'
-    assert log.count(start) == 1, log
-    assert "status is OK" not in log
-    assert not where.exists()
-    return job_id, log.split(start)[1].splitlines()[0].rstrip('"'), where
 
 
 def test_backup_and_restore(
@@ -387,12 +358,6 @@ def test_nothing_holds_a_key(
         assert finds(key, written) == []
     pin = hwkm.path("user-pin").read_bytes().strip()
     assert [place for place, text in written.items() if pin in text] == [str(hwkm.path("user-pin"))]
-
-
-def finds(key: bytes, written: dict[str, bytes]) -> list[str]:
-    """Return where a key, or half of it, stands in any form."""
-    forms = dataset.forms(key)
-    return [place for place, text in written.items() if any(form in text for form in forms)]
 
 
 def test_the_search_for_keys_finds_each_form() -> None:

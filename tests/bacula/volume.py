@@ -41,14 +41,21 @@ class Block(NamedTuple):
         return decryptor.update(self.payload) + decryptor.finalize()
 
 
-def blocks(volume: Path) -> Iterator[Block]:
-    """Return a volume's blocks in their order."""
+def stored(volume: Path) -> Iterator[bytes]:
+    """Return a volume's blocks in their order, just as they lie there."""
     data, at = volume.read_bytes(), 0
     while at < len(data):
-        options, length, number, magic, session_id, when, _ = HEADER.unpack_from(data, at)
+        _, length, _, magic, *_ = HEADER.unpack_from(data, at)
         assert magic == b"BB03", f"no block at {at} of {volume}"
-        yield Block(options, number, session_id, when, data[at + HEADER.size : at + length])
+        yield data[at : at + length]
         at += length
+
+
+def blocks(volume: Path) -> Iterator[Block]:
+    """Return a volume's blocks in their order."""
+    for block in stored(volume):
+        options, _, number, _, session_id, when, _ = HEADER.unpack_from(block)
+        yield Block(options, number, session_id, when, block[HEADER.size :])
 
 
 def opened(volume: Path, key: bytes) -> bytes:
