@@ -16,7 +16,7 @@ TEST_PACKAGES := $(wildcard tests/packages.txt tests/modules/packages.txt)
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-demo: ## The main job from end to end, on a software token, in .demo/
+demo: ## The main job from end to end, on a software token and emulated tape drives, in .demo/
 	@$(SETUP_DEBIAN) softhsm2
 	@tools/venv runtime
 	@tools/demo

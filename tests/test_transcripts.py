@@ -42,12 +42,13 @@ def test_transcript(path: Path, run: Shell) -> None:
     assert not differences, "\n" + differences
 
 
-def test_readme_first_run(run: Shell) -> None:
-    found = dict(blocks(README.read_text(), "transcript"))
-    assert "first-run" in found, "README.md has no block marked <!-- transcript: first-run -->"
-    transcript = generalise(write_home(found["first-run"], README_HOME))
-    differences = run.check(transcript, "README.md, first run")
-    assert not differences, "\n" + differences
+def test_readme(run: Shell) -> None:
+    """README's blocks are one session, from the first to the last."""
+    found = blocks(README.read_text(), "transcript")
+    assert [name for name, _ in found] == ["first-run", "tape-drives"]
+    for name, text in found:
+        differences = run.check(generalise(write_home(text, README_HOME)), f"README.md, {name}")
+        assert not differences, "\n" + differences
 
 
 def _help_blocks() -> list[tuple[str, str]]:
