@@ -36,7 +36,7 @@ _NOT_KEPT: dict[str, Any] = {"poolclass": NullPool}
 
 _NO_KEYSTORE = (
     "Restore it from its backup; without one, hwkm master create makes an empty one, and every "
-    "volume's own label still opens it"
+    "volume's own label, or its tape's chip, still opens it"
 )
 
 
