@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ from hwkm.errors import ConfigError, HwkmError, KeystoreError, ParseError
 from hwkm.log import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hwkm.installation import Installation
     from hwkm.keys import Cipher
     from hwkm.log import Log
     from hwkm.manager import Caller, Handout
     from hwkm.service import KeyService
+
+    Give = Callable[["Request", "Job"], tuple[Handout, str]]
 
 MAX_FIELD_BYTES = 2048
 """Bacula's own limit on what a label holds: MAX_ENC_CIPHER_KEY_LEN."""
@@ -33,12 +36,16 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command's options: Bacula's %a, %i, and a cipher that overrides the policy."""
+    """The command's options: Bacula's %a, %i, and a cipher that overrides the policy.
+
+    ``no_agent`` is why ``hwkm-getkey`` did without the agent.
+    """
 
     config: Path
     device: str = ""
     job: str = ""
     cipher: str = ""
+    no_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
         if word in ("getkey", "--debug"):
             continue
         name, equals, value = word.partition("=")
-        if name not in ("--config", "--device", "--job", "--cipher"):
+        if name not in ("--config", "--device", "--job", "--cipher", "--no-agent"):
             raise ConfigError(f"getkey has no option {name!r}", hint="See hwkm getkey --help")
         value = value if equals else next(words, "")
         if not value:
@@ -131,20 +138,55 @@ def concerns_a_drive(request: Request, job: Job) -> bool:
     return on_medium is Delivery.DRIVE
 
 
-def serve(request: Request, job: Job, log: Log) -> bytes:
-    """Answer one request: the reply with the key, or the line that says why there is none."""
+def serve(request: Request, job: Job, log: Log, give: Give | None = None) -> bytes:
+    """Answer one request: the reply with the key, or the line that says why there is none.
+
+    ``give`` stands for what would get the key, where that was done already.
+    """
     what = f"{request.operation} {request.volume} {described(job.options)}"
+    fields = fields_of(request.operation, request.volume, job.options)
+    fields |= {"user": job.caller.who}
+    begun = time.monotonic()
     try:
-        handout, drive = _give(request, job)
+        handout, drive = (give or _give)(request, job)
     except HwkmError as error:
         _record_failure(request, job, error, log)
-        log.error(f"{what}: no key given: {error.diagnostics()}")
+        fields |= {"milliseconds": _since(begun), **failure_fields(error)}
+        log.error(f"{what}: no key given: {error.diagnostics()}", **fields)
         return error_line(error.diagnostics())
     header = handout.envelope.header
     given = f"{what}: gave generation {header.generation}, key id {header.key_id.hex()}"
     said = [given, *([drive] if drive else []), *handout.notes]
-    (log.warning if handout.notes else log.info)("; ".join(said))
+    fields |= {"milliseconds": _since(begun), **_given_fields(handout, said[1:])}
+    (log.warning if handout.notes else log.info)("; ".join(said), **fields)
     return reply_lines(handout)
+
+
+def fields_of(operation: str, volume: str, options: Options) -> dict[str, object]:
+    """Return what is asked for, and for which job, as fields of the log."""
+    asked: dict[str, object] = {"event": "key", "operation": operation.lower(), "volume": volume}
+    return asked | {"job": options.job, "device": options.device}
+
+
+def failure_fields(error: HwkmError) -> dict[str, object]:
+    """Return why no key is given, as fields of the log."""
+    why = {"error": type(error).__name__, "reason": error.diagnostics()}
+    return {"outcome": "not given", **why}
+
+
+def _given_fields(handout: Handout, notes: Sequence[str]) -> dict[str, object]:
+    header = handout.envelope.header
+    return {
+        "outcome": "given",
+        "generation": header.generation,
+        "key_id": header.key_id.hex(),
+        "cipher": header.cipher.name,
+        "notes": "; ".join(notes),
+    }
+
+
+def _since(begun: float) -> float:
+    return round(1000 * (time.monotonic() - begun), 3)
 
 
 def _record_failure(request: Request, job: Job, error: HwkmError, log: Log) -> None:
@@ -191,6 +233,8 @@ def _with_option(options: Options, name: str, value: str) -> Options:
             return replace(options, device=shown)
         case "--job":
             return replace(options, job=shown)
+        case "--no-agent":
+            return replace(options, no_agent=shown)
         case _:
             return replace(options, cipher=shown)
 

@@ -30,6 +30,16 @@ _STARTERS = (
         for files in ("", ".d/*.conf")
     ),
 )
+_CONNECT = """
+import sys
+from _socket import AF_UNIX, SOCK_STREAM, socket
+try:
+    made = socket(AF_UNIX, SOCK_STREAM)
+    made.settimeout(5)
+    made.connect(sys.argv[1])
+except OSError as error:
+    print(error.strerror or error)
+"""
 _DEBUG_OPTION = re.compile(r"(?:^|[\s\"'=])-[fmpPstTv?]*d\s*([0-9]{1,9})", re.MULTILINE)
 
 
@@ -58,20 +68,52 @@ def can_run(program: str, user: str) -> bool | None:
     this process is neither root nor that user.
     """
     try:
-        account = pwd.getpwnam(user)
-        become: dict[str, Any] = {}
-        if os.geteuid() != account.pw_uid:
-            if os.geteuid() != 0:
-                return None
-            groups = os.getgrouplist(user, account.pw_gid)
-            become = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
-        command = ["/usr/bin/test", "-f", program, "-a", "-x", program]
-        tried = subprocess.run(
-            command, check=False, capture_output=True, cwd="/", env={}, timeout=10, **become
-        )
-    except (KeyError, OSError, ValueError, subprocess.SubprocessError):
+        tried = run_as(user, ["/usr/bin/test", "-f", program, "-a", "-x", program])
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return tried.returncode == 0
+    return None if tried is None else tried.returncode == 0
+
+
+def trouble_connecting(socket: Path, user: str, python: str) -> str | None:
+    """Try, as a user, to connect to a Unix socket; return what hinders it, "" if nothing does.
+
+    ``python`` is the interpreter that tries, so that user must be able to run it too. None means
+    as it does for :func:`can_run`.
+    """
+    try:
+        tried = run_as(user, [python, "-I", "-S", "-c", _CONNECT, str(socket)])
+    except OSError as error:
+        return f"{python} can't be run: {error.strerror}"
+    except (ValueError, subprocess.SubprocessError) as error:
+        return f"{python} did not end well: {type(error).__name__}"
+    if tried is None:
+        return None
+    if tried.returncode:
+        return f"{python} ends with status {tried.returncode}"
+    return tried.stdout.strip()
+
+
+def run_as(user: str, command: list[str]) -> subprocess.CompletedProcess[str] | None:
+    """Run a command as a user and with that user's groups, in an empty environment.
+
+    None means that this can't be done: there is no such user, or this process is neither root nor
+    that user.
+
+    :raises OSError: if the command can't be started.
+    """
+    try:
+        account = pwd.getpwnam(user)
+    except (KeyError, ValueError):
+        return None
+    become: dict[str, Any] = {}
+    if os.geteuid() != account.pw_uid:
+        if os.geteuid() != 0:
+            return None
+        groups = os.getgrouplist(user, account.pw_gid)
+        become = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": groups}
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd="/", env={}, timeout=10, **become
+    )
 
 
 def is_safe_at_rest(folder: str, root: Path) -> bool:

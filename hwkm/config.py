@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEFAULT_PATH = Path("/etc/hwkm/config.toml")
+MAX_SOCKET_PATH = 107
+"""What struct sockaddr_un holds beside its last byte."""
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +43,17 @@ class _Policy(_Table, frozen=True):
     recipients: list[str] | None = None
 
 
+class _Agent(_Table, frozen=True):
+    socket: str = ""
+    mode: str = "0660"
+    group: str | None = None
+    getkey: list[str] | None = None
+    admin: list[str] | None = None
+    metrics: str = ""
+    log_format: Literal["text", "json"] = "text"
+    drives: list[str] | None = None
+
+
 class _File(_Table, frozen=True):
     keystore: str
     runtime_dir: str
@@ -47,6 +61,27 @@ class _File(_Table, frozen=True):
     installation: str = ""
     log: str = SYSLOG
     policy: list[_Policy] = msgspec.field(default_factory=lambda: [_Policy()])
+    agent: _Agent = _Agent()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Where the agent listens, for whom, and where it leaves its figures.
+
+    ``getkey`` and ``admin`` name users and, after an ``@``, groups; without any, they mean root and
+    the owner of the runtime directory. ``group`` None leaves the socket to the agent's own.
+    ``log_format`` is ``json`` if its log's lines are to have fields. ``drives`` are looked at when
+    it starts; None means all of the machine's.
+    """
+
+    socket: Path
+    mode: int
+    group: str | None
+    getkey: tuple[str, ...]
+    admin: tuple[str, ...]
+    metrics: str
+    log_format: str = "text"
+    drives: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +100,7 @@ class Config:
     log: str
     tokens: tuple[TokenSettings, ...]
     policy: Policy
+    agent: AgentSettings
 
     def token(self, name: str | None) -> TokenSettings:
         """Return the token called ``name``, or the only one if ``name`` is None.
@@ -131,6 +167,7 @@ def _checked(file: _File, path: Path) -> Config:
         log=file.log,
         tokens=tokens,
         policy=Policy(rules),
+        agent=_agent(file.agent, runtime_dir),
     )
 
 
@@ -147,6 +184,60 @@ def _rule(rule: _Policy, tokens: list[str]) -> Rule:
         delivery=None if rule.delivery == "auto" else Delivery(rule.delivery),
         recipients=tuple(tokens if rule.recipients is None else rule.recipients),
     )
+
+
+def _agent(agent: _Agent, runtime_dir: Path) -> AgentSettings:
+    socket = Path(agent.socket) if agent.socket else runtime_dir / "agent.sock"
+    if not socket.is_absolute():
+        raise ConfigError(f"agent.socket = {agent.socket!r} is not an absolute path")
+    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+        raise ConfigError(
+            f"the agent's socket {str(socket)!r} has a path of more than {MAX_SOCKET_PATH} bytes",
+            hint="Give it a shorter one: socket, in [agent]",
+        )
+    return AgentSettings(
+        socket=socket,
+        mode=_mode(agent.mode),
+        group=agent.group,
+        getkey=_peers("getkey", agent.getkey),
+        admin=_peers("admin", agent.admin),
+        metrics=_metrics(agent.metrics),
+        log_format=agent.log_format,
+        drives=None if agent.drives is None else tuple(agent.drives),
+    )
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch("0?[0-7]{3}", text) or int(text, 8) & 0o600 != 0o600:
+        raise ConfigError(
+            f"agent.mode = {text!r} is no mode for a socket", hint='Like "0660"; its owner has 6'
+        )
+    return int(text, 8)
+
+
+def _peers(key: str, names: list[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not names or not all(name.removeprefix("@") for name in names):
+        raise ConfigError(
+            f"agent.{key} = {names!r} does not say who may",
+            hint='Name users, or groups like "@tape"; without this key it is root and the owner '
+            "of runtime_dir",
+        )
+    return tuple(names)
+
+
+def _metrics(text: str) -> str:
+    place = text.removeprefix("unix:")
+    is_path = place.startswith("/") and (place != text or text.endswith(".prom"))
+    # Figures about keys are nobody else's business: no address but this machine's own.
+    local = re.fullmatch(r"http://(127\.0\.0\.1|\[::1\]|localhost):([1-9][0-9]{0,4})", text)
+    if text and not is_path and not (local and int(local[2]) < 2**16):
+        raise ConfigError(
+            f"agent.metrics = {text!r} is not understood",
+            hint="Use /path/of/a/file.prom, unix:/path or http://127.0.0.1:PORT",
+        )
+    return text
 
 
 _WORDS = {

@@ -50,12 +50,15 @@ def main(arguments: Sequence[str]) -> int:
         problems = [f"internal error: {supervise.where(error)}"]
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
     problems += _answer(reply)
-    _log_afterwards(log, f"getkey {described(options)}", noise, problems)
+    _log_afterwards(log, options, noise, problems)
     return 0
 
 
-def _log_afterwards(log: Log, asked: str, noise: bytes, problems: list[str]) -> None:
+def _log_afterwards(log: Log, options: Options, noise: bytes, problems: list[str]) -> None:
     """Log what is not part of a decision; not before the answer, since a log can be slow."""
+    asked = f"getkey {described(options)}"
+    if options.no_agent:
+        log.warning(f"{asked}: the agent was not used: {options.no_agent}")
     if noise:
         log.warning(f"{asked}: printed by a library: {noise.decode('utf-8', 'replace')}")
     for problem in problems:

@@ -18,31 +18,35 @@ _LEVELS = {"info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING, "error": sysl
 
 
 class Log:
-    """Writes lines to ``target``: the word ``syslog``, or the absolute path of a file."""
+    """Writes lines to ``target``: the word ``syslog``, or the absolute path of a file.
+
+    A decision comes as a sentence, and again as ``fields``, the first of which is the ``event``'s
+    short name. Only the sentence is written here; the agent can have both (``log_format``).
+    """
 
     def __init__(self, target: str = SYSLOG) -> None:
         self._target = target
 
-    def info(self, text: str) -> None:
+    def info(self, text: str, **fields: object) -> None:
         """Log what was done."""
-        self._write("info", text)
+        self._write("info", text, fields)
 
-    def warning(self, text: str) -> None:
+    def warning(self, text: str, **fields: object) -> None:
         """Log what someone should look at."""
-        self._write("warning", text)
+        self._write("warning", text, fields)
 
-    def error(self, text: str) -> None:
+    def error(self, text: str, **fields: object) -> None:
         """Log what could not be done."""
-        self._write("error", text)
+        self._write("error", text, fields)
 
-    def _write(self, level: str, text: str) -> None:
+    def _write(self, level: str, text: str, _fields: dict[str, object]) -> None:
         line = one_line(text)
         if self._target != SYSLOG:
             with contextlib.suppress(OSError):
-                _append(self._target, level, line)
+                append(self._target, f"{_stamp()} hwkm[{os.getpid()}] {level}: {line}")
                 return
         with contextlib.suppress(OSError):
-            _send(_LEVELS[level], line)
+            send(level, line)
 
 
 def one_line(text: str, limit: int = 1000) -> str:
@@ -51,23 +55,42 @@ def one_line(text: str, limit: int = 1000) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def _append(path: str, level: str, line: str) -> None:
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def append(path: str, line: str) -> None:
+    """Write a line at the end of a file, which is made if need be.
+
+    :raises OSError: if that can't be done at once.
+    """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o600)
     try:
         # One write, so that lines of several processes don't mix.
-        os.write(descriptor, f"{stamp} hwkm[{os.getpid()}] {level}: {line}\n".encode())
+        os.write(descriptor, line.encode() + b"\n")
     finally:
         os.close(descriptor)
 
 
-def _send(level: int, line: str) -> None:
+def send(level: str, line: str) -> None:
+    """Send a line to syslog.
+
+    :raises OSError: if nobody takes it in time.
+    """
+    stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, section 4.1.2: local time
+    priority = syslog.LOG_DAEMON | _LEVELS[level]
+    send_datagram(_SOCKET, f"<{priority}>{stamp} hwkm[{os.getpid()}]: {line}".encode())
+
+
+def send_datagram(path: str, message: bytes) -> None:
+    """Send a message to the socket at ``path``.
+
+    :raises OSError: if nobody takes it in time.
+    """
     import socket  # not needed where a file is logged to
 
-    stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, section 4.1.2: local time
-    message = f"<{syslog.LOG_DAEMON | level}>{stamp} hwkm[{os.getpid()}]: {line}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.settimeout(SYSLOG_SECONDS)
-        sender.connect(_SOCKET)
-        sender.send(message.encode())
+        sender.connect(path)
+        sender.send(message)
+
+
+def _stamp() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

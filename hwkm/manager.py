@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from hwkm import envelope as envelopes
 from hwkm.envelope import Envelope, Header
-from hwkm.errors import EnvelopeError, KeystoreError, ParseError, PolicyError
+from hwkm.errors import EnvelopeError, HwkmError, KeystoreError, ParseError, PolicyError
 from hwkm.issuing import Sealer, active_master, record_of
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
@@ -31,18 +31,20 @@ from hwkm.reading import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hwkm.config import Config
     from hwkm.keys import Cipher, VolumeKey
     from hwkm.keystore.records import MasterKey, Proof
     from hwkm.keystore.source import KeystoreSource
-    from hwkm.keystore.store import Transaction
-    from hwkm.recipients import Identity
+    from hwkm.keystore.store import Stored, Transaction
+    from hwkm.recipients import Identity, Opened
     from hwkm.tokens import Tokens
 
     _Find = Callable[[Transaction, str], tuple[Generation, tuple[str, ...]]]
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _DELIVERIES = {Operation.READ: Delivery.SOFTWARE, Operation.DRIVE_KEY: Delivery.DRIVE}
 """Who uses a key that is handed out by an operation."""
 
@@ -72,6 +74,49 @@ class Handout:
     def master_id(self) -> bytes:
         """Id of the master key that the envelope names first."""
         return self.envelope.stanzas[0].recipient_id
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A key that is asked for; ``label`` is the envelope in the volume's label, if there is one."""
+
+    volume: str
+    label: bytes | None
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The envelopes of a key that is wanted, the master keys' records, and what was guessed."""
+
+    wanted: Wanted
+    on_label: Envelope | None
+    stored: Envelope | None
+    masters: Mapping[bytes, MasterKey]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> list[Envelope]:
+        """The envelopes to be opened, the label's first."""
+        distinct = (self.on_label, None if self.stored == self.on_label else self.stored)
+        return [envelope for envelope in distinct if envelope is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A key that was opened, out of the envelope ``served``; it is given once that is recorded."""
+
+    found: _Found
+    opened: Opened
+    served: Envelope
+    notes: tuple[str, ...]
+
+    @property
+    def handout(self) -> Handout:
+        """The key as it is given."""
+        as_it_was = self.served is self.found.on_label
+        label = self.served if as_it_was else envelopes.fit(self.served, self.opened.key)
+        return Handout(self.opened.key, label, self.notes)
 
 
 class KeyManager:
@@ -165,7 +210,17 @@ class KeyManager:
         :raises PolicyError: if the key was destroyed, or it is a tape drive's.
         :raises TokenError, PinError, KeystoreError: if one of them does not work.
         """
-        return self._serve(volume, label, caller, Operation.READ, choose)
+        return _one(self._serve([Wanted(volume, label, caller)], Operation.READ, choose))
+
+    def read_all(self, wanted: Sequence[Wanted]) -> list[Handout | HwkmError]:
+        """Hand out several keys as :meth:`read` does one, each or the error that keeps it.
+
+        Much of what one takes is needed only once for all.
+
+        :raises KeystoreError: if it does not work; then no key is given, and one that is damaged
+            may have kept all the others, so that each is to be asked for by itself.
+        """
+        return self._serve(wanted, Operation.READ, choose)
 
     def drive_key(
         self,
@@ -185,7 +240,7 @@ class KeyManager:
         :raises ParseError, EnvelopeError, TokenError, PinError, KeystoreError: as :meth:`read`.
         """
         find = partial(choose_for_drive, key_id=key_id)
-        return self._serve(volume, label, caller, Operation.DRIVE_KEY, find)
+        return _one(self._serve([Wanted(volume, label, caller)], Operation.DRIVE_KEY, find))
 
     def delivery(self, volume: str, label: bytes | None) -> Delivery:
         """Return who encrypted what is on the medium, as :meth:`read` would find; without a token.
@@ -259,32 +314,22 @@ class KeyManager:
     # keys that there are
 
     def _serve(
-        self,
-        volume: str,
-        label: bytes | None,
-        caller: Caller,
-        operation: Operation,
-        find: _Find,
-    ) -> Handout:
-        """Hand out the key that ``label`` names; without one, that of the record ``find`` finds."""
-        on_label = self._parse_label(volume, label) if label else None
-        stored, records, notes = self._on_record(volume, on_label, find)
-        candidates = [found for found in (on_label, stored) if found is not None]
-        refuse_delivery(candidates[0], _DELIVERIES[operation])
-        if on_label == stored:
-            candidates = candidates[:1]
-        identities: list[Identity] = list(self._tokens.identities(records))
-        opened, served, problems = open_any(candidates, identities)
-        refuse_disagreement(on_label, served)
-        notes += problems
-        with self._keystore.open_or_create(self.now(), caller.who).writing() as transaction:
-            transaction.lock_volume(volume)  # of several readers, one may import
-            if transaction.generation(served.header.key_id) is None:
-                self._import(transaction, served, caller)
-                notes += about_import(opened)
-            self._write_handout(transaction, operation, served.header, caller, notes)
-        given = served if served is on_label else envelopes.fit(served, opened.key)
-        return Handout(opened.key, given, notes)
+        self, wanted: Sequence[Wanted], operation: Operation, find: _Find
+    ) -> list[Handout | HwkmError]:
+        """Hand out keys that labels name; without a label, that of the record ``find`` finds."""
+        labels = [_attempt(self._on_label, one) for one in wanted]
+        refused = [label for label in labels if isinstance(label, HwkmError)]
+        if len(refused) == len(wanted):
+            return list(refused)
+        found = self._on_record(wanted, labels, find)
+        ready = [
+            one if isinstance(one, HwkmError) else _attempt(self._open, one, operation)
+            for one in found
+        ]
+        return self._record(ready, operation)
+
+    def _on_label(self, wanted: Wanted) -> Envelope | None:
+        return self._parse_label(wanted.volume, wanted.label) if wanted.label else None
 
     def _parse_label(self, volume: str, label: bytes) -> Envelope:
         try:
@@ -302,31 +347,109 @@ class KeyManager:
         return parsed
 
     def _on_record(
-        self, volume: str, on_label: Envelope | None, find: _Find
-    ) -> tuple[Envelope | None, dict[bytes, MasterKey], tuple[str, ...]]:
-        """Return the keystore's envelope, the master keys' records, and notes on what was guessed.
+        self,
+        wanted: Sequence[Wanted],
+        labels: Sequence[Envelope | HwkmError | None],
+        find: _Find,
+    ) -> list[_Found | HwkmError]:
+        """Return what the keystore has of each of ``wanted``.
 
         On a bare machine there is no keystore yet; the label's envelope is enough.
         """
-        if on_label is not None and self._keystore.is_missing():
-            return None, {}, ("there is no keystore: a new one is made",)
+        known = [label for label in labels if isinstance(label, Envelope)]
+        if len(known) == len(wanted) and self._keystore.is_missing():
+            new = ("there is no keystore: a new one is made",)
+            return [_Found(*pair, None, {}, new) for pair in zip(wanted, known, strict=True)]
         with self._keystore.open().reading() as transaction:
-            records = by_id(transaction.masters())
-            notes: tuple[str, ...] = ()
-            record: Generation | None
-            if on_label is None:
-                record, notes = find(transaction, volume)
-            else:
-                record = transaction.generation(on_label.header.key_id)
-                refuse_destroyed(record)
-            blob = None if record is None else transaction.envelope(record.key_id)
+            masters = by_id(transaction.masters())
+            stored = transaction.stored([label.header.key_id for label in known])
+            return [
+                label
+                if isinstance(label, HwkmError)
+                else _attempt(self._found, transaction, one, label, masters, stored, find)
+                for one, label in zip(wanted, labels, strict=True)
+            ]
+
+    def _found(
+        self,
+        transaction: Transaction,
+        wanted: Wanted,
+        on_label: Envelope | None,
+        masters: Mapping[bytes, MasterKey],
+        stored: Mapping[bytes, Stored],
+        find: _Find,
+    ) -> _Found:
+        notes: tuple[str, ...] = ()
+        if on_label is None:
+            record, notes = find(transaction, wanted.volume)
+            blob = transaction.envelope(record.key_id)
+            return _Found(wanted, None, parse_stored(blob, record), masters, notes)
+        on_record = stored.get(on_label.header.key_id)
+        if on_record is None:
+            return _Found(wanted, on_label, None, masters)
+        refuse_destroyed(on_record.record)
+        same = (wanted.label or b"", on_label)
         try:
-            stored = None if record is None else parse_stored(blob, record)
+            envelope = parse_stored(on_record.blob, on_record.record, same)
         except KeystoreError as error:
-            if on_label is None:
-                raise
-            return None, records, (*notes, str(error))
-        return stored, records, notes
+            return _Found(wanted, on_label, None, masters, (str(error),))
+        return _Found(wanted, on_label, envelope, masters)
+
+    def _open(self, found: _Found, operation: Operation) -> _Ready:
+        candidates = found.candidates
+        refuse_delivery(candidates[0], _DELIVERIES[operation])
+        identities: list[Identity] = list(self._tokens.identities(found.masters))
+        opened, served, problems = open_any(candidates, identities)
+        refuse_disagreement(found.on_label, served)
+        return _Ready(found, opened, served, (*found.notes, *problems))
+
+    def _record(
+        self, ready: Sequence[_Ready | HwkmError], operation: Operation
+    ) -> list[Handout | HwkmError]:
+        """Write who is given which key, and only then give them.
+
+        A READ does not wait for the disk: its key is on the medium, and only a power cut could undo
+        its entry.
+        """
+        opened = [one for one in ready if isinstance(one, _Ready)]
+        if not opened:
+            return [one for one in ready if isinstance(one, HwkmError)]
+        keystore = self._keystore.open_or_create(self.now(), opened[0].found.wanted.caller.who)
+        with keystore.writing(durable=operation is not Operation.READ) as transaction:
+            states = transaction.hold([one.served.header.key_id for one in opened])
+            judged = [
+                one if isinstance(one, HwkmError) else _attempt(_judge, one, states)
+                for one in ready
+            ]
+            given = [one for one in judged if isinstance(one, _Ready) and _is_known(one, states)]
+            if given:
+                transaction.hand_out_all([self._handout_event(one, operation) for one in given])
+        return [self._give(one, states, operation) for one in judged]
+
+    def _give(
+        self, one: _Ready | HwkmError, states: Mapping[bytes, str], operation: Operation
+    ) -> Handout | HwkmError:
+        if isinstance(one, HwkmError):
+            return one
+        if _is_known(one, states):
+            return one.handout
+        return _attempt(self._give_stranger, one, operation)
+
+    def _give_stranger(self, ready: _Ready, operation: Operation) -> Handout:
+        """Hand out a key that the keystore does not know, and import it, if nobody has yet."""
+        header, caller = ready.served.header, ready.found.wanted.caller
+        notes = ready.notes
+        with self._keystore.open().writing() as transaction:
+            transaction.lock_volume(header.volume)  # of several readers, one may import
+            if transaction.generation(header.key_id) is None:
+                self._import(transaction, ready.served, caller)
+                notes += about_import(ready.opened)
+            self._write_handout(transaction, operation, header, caller, notes)
+        return replace(ready, notes=notes).handout
+
+    def _handout_event(self, ready: _Ready, operation: Operation) -> Event:
+        caller = ready.found.wanted.caller
+        return self._event(operation, ready.served.header, caller, "; ".join(ready.notes))
 
     def _import(self, transaction: Transaction, served: Envelope, caller: Caller) -> None:
         header = served.header
@@ -369,3 +492,32 @@ class KeyManager:
 def by_id(masters: Sequence[MasterKey]) -> dict[bytes, MasterKey]:
     """Return the records of master keys by their ids."""
     return {master.master_id: master for master in masters}
+
+
+def _attempt(
+    work: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> _Result | HwkmError:
+    """Return what ``work`` returns, or the error that it raises: it is one key's alone."""
+    try:
+        return work(*arguments, **named)
+    except HwkmError as error:
+        return error
+
+
+def _one(results: Sequence[Handout | HwkmError]) -> Handout:
+    (result,) = results
+    if isinstance(result, HwkmError):
+        raise result
+    return result
+
+
+def _is_known(ready: _Ready, states: Mapping[bytes, str]) -> bool:
+    return ready.served.header.key_id in states
+
+
+def _judge(ready: _Ready, states: Mapping[bytes, str]) -> _Ready:
+    """Return ``ready``, unless its key was destroyed since it was looked up."""
+    header = ready.served.header
+    if states.get(header.key_id) == State.DESTROYED.value:
+        refuse_destroyed(record_of(header, State.DESTROYED))
+    return ready

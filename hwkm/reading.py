@@ -72,8 +72,12 @@ def choose_for_drive(
     return found[-1], ()
 
 
-def parse_stored(blob: bytes | None, record: Generation) -> Envelope:
+def parse_stored(
+    blob: bytes | None, record: Generation, same: tuple[bytes, Envelope] | None = None
+) -> Envelope:
     """Return the envelope of ``record`` out of the keystore's bytes.
+
+    ``same`` are bytes that were read already, with what was in them.
 
     :raises KeystoreError: if it is missing or damaged, or another key's.
     """
@@ -82,7 +86,7 @@ def parse_stored(blob: bytes | None, record: Generation) -> Envelope:
     if blob is None:
         raise KeystoreError(f"{what} is missing", hint=hint)
     try:
-        parsed = Envelope.parse(blob)
+        parsed = same[1] if same and same[0] == blob else Envelope.parse(blob)
     except ParseError as error:
         raise KeystoreError(f"{what} is damaged: {error}", hint=hint) from error
     header = parsed.header

@@ -27,6 +27,7 @@ MIN_FILE_BYTES = 2**20
 """A process that can't write files so large would cut off those that it rewrites."""
 _GRACE_SECONDS = 5
 _CHUNK = 4096
+_CAP_IPC_LOCK = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,19 @@ def protect() -> None:
             f"this process may only write files of {size} bytes (RLIMIT_FSIZE)",
             hint="Remove the limit: SoftHSM would lose its token, and the keystore can't grow",
         )
+
+
+def may_lock_memory() -> bool:
+    """Return whether this process may lock as much memory as it will ever have."""
+    allowed = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (allowed, allowed))
+    return allowed == resource.RLIM_INFINITY or _has_capability(_CAP_IPC_LOCK)
+
+
+def _has_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text("ascii", "replace")
+    effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> number & 1)
 
 
 def run(work: Callable[[], bytes], deadline: float) -> Result:

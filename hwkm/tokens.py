@@ -38,6 +38,21 @@ class Tokens:
     ) -> None:
         self._stack.close()
 
+    def release(self) -> None:
+        """Log out everywhere, and let other processes in; what is needed again logs in again."""
+        for session in self._sessions.values():
+            session.close()
+
+    @property
+    def seconds(self) -> float:
+        """How long tokens were used in all."""
+        return sum(session.seconds for session in self._sessions.values())
+
+    @property
+    def logins(self) -> int:
+        """How often tokens were opened in all."""
+        return sum(session.logins for session in self._sessions.values())
+
     def session(self, name: str | None = None) -> TokenSession:
         """Return the session of the token called ``name``; it logs in at its first use.
 

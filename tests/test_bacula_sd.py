@@ -354,7 +354,7 @@ def test_programs_that_are_hwkm(site: Site, words: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["getkey", "hwkm", "hwkm-getkey", "hwkm-getkey getkey", "getkey hwkm", "hwkm drive changer"],
+    ["getkey", "hwkm", "hwkm-getkeys", "my-hwkm-getkey", "getkey hwkm", "hwkm drive changer"],
 )
 def test_another_key_manager(site: Site, words: str) -> None:
     site.with_(command_of(site), f'"/bin/true {words} %i"')
@@ -363,12 +363,11 @@ def test_another_key_manager(site: Site, words: str) -> None:
     ]
 
 
-def test_a_program_called_hwkm_getkey(site: Site) -> None:
+@pytest.mark.parametrize("before", ["", "/usr/bin/env "])
+def test_the_client_of_the_agent(site: Site, before: str) -> None:
     program = site.program.rename(site.program.with_name("hwkm-getkey"))
-    site.with_(command_of(site), f'"{program} --job %i"')
-    assert site.bad() == [
-        (Status.WARN, f"the Encryption Command is {program}, not hwkm getkey"),
-    ]
+    site.with_(command_of(site), f'"{before}{program} --job %i"')
+    assert site.bad() == []
 
 
 @pytest.mark.parametrize(

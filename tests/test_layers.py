@@ -23,7 +23,7 @@ ROOT = Path(hwkm.__file__).parent
 LAYERS = """
 __main__
 cli
-getkey
+bacula_setup getkey
 agent
 bacula
 initialize health verify
@@ -59,7 +59,9 @@ HOMES = {
     "sqlalchemy": {"keystore"},
     "alembic": {"keystore"},
     "cbor2": {"envelope"},
-    "msgspec": {"config"},
+    "msgspec": {"config", "agent"},
+    "prometheus_client": {"agent"},
+    "structlog": {"agent"},
     "syslog": {"log"},
     "resource": {"supervise"},
     "pyscsi": {"scsi"},

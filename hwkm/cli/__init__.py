@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from hwkm import __version__
-from hwkm.cli import check, drive, emulator, envelope, getkey, init, keystore, master, token, volume
+from hwkm.cli import (
+    agent,
+    bacula,
+    check,
+    drive,
+    emulator,
+    envelope,
+    getkey,
+    init,
+    keystore,
+    master,
+    token,
+    volume,
+)
 from hwkm.cli.context import Settings
 from hwkm.cli.output import print_error
 from hwkm.config import DEFAULT_PATH
@@ -32,6 +45,8 @@ app.add_typer(envelope.app, name="envelope")
 app.add_typer(keystore.app, name="keystore")
 app.add_typer(drive.app, name="drive")
 app.add_typer(emulator.app, name="emulator")
+app.add_typer(bacula.app, name="bacula")
+app.add_typer(agent.app, name="agent")
 app.command("getkey")(getkey.getkey)
 app.command("check")(check.check)
 

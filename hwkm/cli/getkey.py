@@ -22,10 +22,14 @@ def getkey(
             help="AES_256_XTS or AES_128_XTS for a new label, instead of the policy's.",
         ),
     ] = "",
+    no_agent: Annotated[
+        str,
+        typer.Option(metavar="REASON", help="Why hwkm-getkey did without the agent, for the log."),
+    ] = "",
 ) -> None:
     """Bacula's Encryption Command: environment in, reply out. Always exits with status 0.
 
     Example: Encryption Command="/opt/hwkm/bin/hwkm getkey --device %a --job %i"
     """
-    del device, job, cipher
+    del device, job, cipher, no_agent
     raise typer.Exit(main(sys.argv[1:]))

@@ -41,6 +41,9 @@ class Dialect(Protocol):
     def problems(self, connection: Connection, /) -> list[str]:
         """Return what the database's own check finds wrong; nothing if all is sound."""
 
+    def size(self, connection: Connection, /) -> int:
+        """Return how many bytes it takes."""
+
 
 _KNOWN: dict[str, Dialect] = {"sqlite": sqlite, "postgresql": postgresql}
 

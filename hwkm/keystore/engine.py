@@ -55,6 +55,8 @@ class Keystore:
         self.engine = engine
         self._installation = installation
         self._keeps = not isinstance(engine.pool, NullPool)
+        url = engine.url
+        self._file = sqlite.file_of(url) if self._keeps and sqlite.is_sqlite(url) else None
 
     @classmethod
     def open(cls, url: str, installation: str = "", *, keep: bool = False) -> Keystore:
@@ -80,22 +82,24 @@ class Keystore:
 
     @property
     def is_gone(self) -> bool:
-        """Whether its file is not there any more."""
-        url = self.engine.url
-        return sqlite.is_sqlite(url) and not sqlite.file_of(url).exists()
+        """Whether the file of one whose connection is kept is not there any more."""
+        return self._file is not None and not self._file.exists()
 
     def close(self) -> None:
         """Close the connection, if one is kept."""
         self.engine.dispose()
 
     @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing(self, *, durable: bool = True) -> Iterator[Transaction]:
         """Run one transaction that may write: all of it is committed, or nothing.
+
+        One that is not ``durable`` may be undone by a power cut, until the next that is; by the end
+        of a process it is not. Only SQLite makes a difference.
 
         :raises KeystoreError: if the database fails; then nothing was written.
         """
         with errors(), self.engine.connect() as connection:
-            writer = connection.execution_options(hwkm_writes=True)
+            writer = connection.execution_options(hwkm_writes=True, hwkm_durable=durable)
             with writer.begin():
                 yield self._checked(Transaction(writer))
 

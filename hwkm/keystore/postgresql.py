@@ -74,3 +74,10 @@ def continue_numbers(connection: Connection) -> None:
 def problems(_connection: Connection) -> list[str]:
     """Return nothing: the server has no check of its own that SQL could ask for."""
     return []
+
+
+def size(connection: Connection) -> int:
+    """Return how many bytes the whole database takes."""
+    return int(
+        connection.execute(select(func.pg_database_size(func.current_database()))).scalar_one()
+    )

@@ -82,8 +82,18 @@ def prepare(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("hwkm_writes", False)
+        options = connection.get_execution_options()
+        writes = options.get("hwkm_writes", False)
+        if writes:
+            _wait_for_disk(connection, durable=options.get("hwkm_durable", True))
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _wait_for_disk(connection: Connection, *, durable: bool) -> None:
+    """Let commits from now on wait for the disk, or be written to it later, in their order."""
+    if connection.info.setdefault("durable", True) is not durable:
+        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.info["durable"] = durable
 
 
 def keep_current(engine: Engine) -> None:
@@ -142,3 +152,9 @@ def problems(connection: Connection) -> list[str]:
     foreign = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
     found = [str(row) for row in rows if row != "ok"]
     return found + [f"{row[0]} row {row[1]} points at nothing" for row in foreign]
+
+
+def size(connection: Connection) -> int:
+    """Return how many bytes the keystore takes, without its write-ahead log."""
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hwkm.checks import Status
@@ -27,7 +29,7 @@ from hwkm.keystore.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Select
 
@@ -39,6 +41,62 @@ _ENVELOPE = schema.envelope.c
 _EVENT = schema.event.c
 _PROOF = schema.proof.c
 _DRIVE = schema.drive.c
+
+
+def _generations() -> Select[Any]:
+    joined = schema.generation.join(schema.volume).outerjoin(
+        schema.event, _GENERATION.handed_out == _EVENT.event_id
+    )
+    columns = (schema.generation, schema.volume.c.name, _EVENT.at.label("last_used"))
+    return (
+        select(*columns)
+        .select_from(joined)
+        .order_by(schema.volume.c.name, _GENERATION.generation, _GENERATION.created)
+    )
+
+
+# Statements that each handing out of a key needs, made once: making one takes longer than its
+# execution.
+_MASTERS = select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id)
+_VOLUME = (
+    select(schema.volume.c.volume_id)
+    .where(schema.volume.c.name == bindparam("volume"))
+    .with_for_update()
+)
+_KEY_IDS = _GENERATION.key_id.in_(bindparam("key_ids", expanding=True))
+_NEWEST = (
+    select(_ENVELOPE.blob)
+    .where(_ENVELOPE.key_id == _GENERATION.key_id)
+    .order_by(_ENVELOPE.revision.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("blob")
+)
+_STORED = _generations().add_columns(_NEWEST).where(_KEY_IDS).order_by(None)
+_HOLD = (
+    select(_GENERATION.key_id, _GENERATION.state)
+    .where(_KEY_IDS)
+    .order_by(_GENERATION.key_id)
+    .with_for_update()
+)
+_ADD_EVENTS = insert(schema.event).returning(_EVENT.event_id, sort_by_parameter_order=True)
+_GIVEN_BY = bindparam("given_by", type_=schema.Count)
+_HAND_OUT = (
+    update(schema.generation)
+    .where(
+        _GENERATION.key_id == bindparam("given_key"),
+        _GENERATION.handed_out.is_(None) | (_GENERATION.handed_out < _GIVEN_BY),
+    )
+    .values(handed_out=_GIVEN_BY)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A generation with the newest revision of its envelope, if it has one."""
+
+    record: Generation
+    blob: bytes | None
 
 
 class Transaction:
@@ -61,8 +119,7 @@ class Transaction:
 
     def masters(self) -> list[MasterKey]:
         """Return all master keys, the oldest first."""
-        query = select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id)
-        return [read_master(row) for row in self.connection.execute(query)]
+        return [read_master(row) for row in self.connection.execute(_MASTERS)]
 
     # volumes and generations
 
@@ -79,8 +136,7 @@ class Transaction:
         return found
 
     def _find_volume(self, name: str) -> int | None:
-        query = select(schema.volume.c.volume_id).where(schema.volume.c.name == name)
-        found: int | None = self.connection.execute(query.with_for_update()).scalar()
+        found: int | None = self.connection.execute(_VOLUME, {"volume": name}).scalar()
         return found
 
     def next_generation(self, volume_id: int) -> int:
@@ -114,6 +170,16 @@ class Transaction:
         query = _generations().where(_GENERATION.key_id == key_id)
         return next(self._read_generations(query), None)
 
+    def stored(self, key_ids: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Return what there is of several keys: the generation and its newest envelope."""
+        rows = self.connection.execute(_STORED, {"key_ids": key_ids})
+        return {row.key_id: Stored(read_generation(row), row.blob) for row in rows}
+
+    def hold(self, key_ids: Sequence[bytes]) -> dict[bytes, str]:
+        """Return the states of several keys; until the transaction ends they stay as they are."""
+        rows = self.connection.execute(_HOLD, {"key_ids": key_ids})
+        return {row.key_id: row.state for row in rows}
+
     def generations(self, volume: str) -> list[Generation]:
         """Return a volume's generations, the oldest first."""
         query = _generations().where(schema.volume.c.name == volume)
@@ -136,9 +202,18 @@ class Transaction:
 
     def hand_out(self, key_id: bytes, event_id: int) -> None:
         """Remember that ``event_id`` is the last that gave this key, unless a later one did."""
-        is_newer = _GENERATION.handed_out.is_(None) | (_GENERATION.handed_out < event_id)
-        give = update(schema.generation).where(_GENERATION.key_id == key_id, is_newer)
-        self.connection.execute(give, {"handed_out": event_id})
+        self.connection.execute(_HAND_OUT, {"given_key": key_id, "given_by": event_id})
+
+    def hand_out_all(self, events: Sequence[Event]) -> None:
+        """Add the events that give several keys, and remember them as :meth:`hand_out` does."""
+        values = [event_values(event) for event in events]
+        numbers = self.connection.execute(_ADD_EVENTS, values).scalars()
+        given = [
+            {"given_key": event.key_id, "given_by": number}
+            for event, number in zip(events, numbers, strict=True)
+        ]
+        # In one order, so that no two writers wait for each other.
+        self.connection.execute(_HAND_OUT, sorted(given, key=itemgetter("given_key", "given_by")))
 
     def envelope(self, key_id: bytes) -> bytes | None:
         """Return the newest revision of a key's envelope."""
@@ -181,8 +256,7 @@ class Transaction:
 
     def add_event(self, event: Event) -> int:
         """Add an event and return its number; numbers only ever grow."""
-        added = insert(schema.event).returning(_EVENT.event_id)
-        return int(self.connection.execute(added, event_values(event)).scalar_one())
+        return int(self.connection.execute(_ADD_EVENTS, [event_values(event)]).scalar_one())
 
     def events(self, volume: str | None = None) -> list[Event]:
         """Return the events, of one volume or all, in the order they happened."""
@@ -299,18 +373,6 @@ class Transaction:
 
     def _read_generations(self, query: Select[Any]) -> Iterator[Generation]:
         return (read_generation(row) for row in self.connection.execute(query))
-
-
-def _generations() -> Select[Any]:
-    joined = schema.generation.join(schema.volume).outerjoin(
-        schema.event, _GENERATION.handed_out == _EVENT.event_id
-    )
-    columns = (schema.generation, schema.volume.c.name, _EVENT.at.label("last_used"))
-    return (
-        select(*columns)
-        .select_from(joined)
-        .order_by(schema.volume.c.name, _GENERATION.generation, _GENERATION.created)
-    )
 
 
 def _about(proof: Proof) -> str:

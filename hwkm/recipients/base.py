@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from hwkm.envelope import Scheme
     from hwkm.keys import SecretBytes
+    from hwkm.token.session import TokenSession
 
 
 class MasterCipher(Protocol):
     """One master key, used under its scheme."""
+
+    @property
+    def token(self) -> TokenSession:
+        """The token that holds it."""
 
     @property
     def scheme(self) -> Scheme:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 from hwkm.envelope import Header, Scheme, Stanza, StanzaError, context
 from hwkm.errors import ParseError, TokenError
 from hwkm.keys import VolumeKey
+from hwkm.keystore.records import State
 from hwkm.recipients import NotMineError, canary
 from hwkm.token.master import NoMasterKeyError
 from hwkm.token.p11 import TokenOperationError
+from hwkm.token.pace import TokenUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hwkm.keys import SecretBytes
     from hwkm.keystore.records import MasterKey
     from hwkm.recipients.base import MasterCipher
     from hwkm.recipients.token_oaep import OaepHash
@@ -79,9 +82,14 @@ class TokenRecipient:
     cipher: MasterCipher
 
     def wrap(self, header: Header, key: VolumeKey) -> Stanza:
-        """See :meth:`hwkm.recipients.Recipient.wrap`."""
+        """See :meth:`hwkm.recipients.Recipient.wrap`; it is tried again if the token was lost."""
         bound = context(header, self.cipher.scheme, self.cipher.master_id)
-        blob = self.cipher.wrap(bound, key)
+        try:
+            blob = self.cipher.wrap(bound, key)
+        except (NoMasterKeyError, TokenOperationError) as error:
+            # A login that was lost can look like a token without the key. Nothing is stored yet.
+            self.cipher.token.give_up(str(error))
+            blob = self.cipher.wrap(bound, key)
         return Stanza(self.cipher.scheme, self.cipher.master_id, blob)
 
 
@@ -89,8 +97,8 @@ class TokenRecipient:
 class TokenIdentity:
     """All the master keys in one token as an identity.
 
-    ``records`` are those in the keystore, by master id. A master key without one (a bare machine
-    has none) is judged by a fresh canary.
+    ``records`` are those in the keystore, by master id. A bare machine has none: there a fresh
+    canary tells whose fault an error is.
     """
 
     token: TokenSession
@@ -100,18 +108,31 @@ class TokenIdentity:
         """See :meth:`hwkm.recipients.Identity.unwrap`."""
         self._refuse_strangers(stanza)
         cipher = unrecorded_master(self.token, stanza.scheme, stanza.recipient_id)
-        bound = context(header, stanza.scheme, stanza.recipient_id)
-        try:
-            secret = cipher.unwrap(bound, stanza.blob)
-        except NoMasterKeyError as error:
-            raise NotMineError(str(error)) from error
-        except (StanzaError, TokenOperationError) as error:
-            self._judge(cipher, error)
-            raise _broken(header, error) from error
+        with self.token.kept():
+            try:
+                secret = self._open(cipher, header, stanza)
+            except NoMasterKeyError as error:
+                raise NotMineError(str(error)) from error
         try:
             return VolumeKey(header.cipher, secret.expose())
         except ParseError as error:
-            raise _broken(header, error) from error
+            raise self._broken(header, stanza, error) from error
+
+    def _open(self, cipher: MasterCipher, header: Header, stanza: Stanza) -> SecretBytes:
+        """Open ``stanza``; after an error once more, when the token was found to be well."""
+        bound = context(header, stanza.scheme, stanza.recipient_id)
+        try:
+            return cipher.unwrap(bound, stanza.blob)
+        except NoMasterKeyError as error:
+            if not self._should_hold(stanza.recipient_id):
+                raise
+            self.token.give_up(str(error))  # a login that was lost looks like that
+        except (StanzaError, TokenOperationError) as error:
+            self._judge(cipher, error)
+        try:
+            return cipher.unwrap(bound, stanza.blob)
+        except (StanzaError, TokenOperationError) as error:
+            raise self._broken(header, stanza, error) from error
 
     def _refuse_strangers(self, stanza: Stanza) -> None:
         """Raise :class:`NotMineError` for a stanza that a stranger may have made.
@@ -127,22 +148,55 @@ class TokenIdentity:
                 f"the RSA key {stanza.recipient_id.hex()} is no master key on record"
             )
 
+    def _should_hold(self, master_id: bytes) -> bool:
+        record = self.records.get(master_id)
+        return record is not None and record.token == self.token.settings.name
+
     def _judge(self, cipher: MasterCipher, error: Exception) -> None:
-        """Raise a :class:`TokenError` if ``error`` is the token's fault, not the blob's."""
-        record = self.records.get(cipher.master_id)
+        """Return if the token is well; if it is not, open it anew first.
+
+        :raises TokenError: if ``error`` is the token's fault, not the blob's.
+        """
         try:
-            if record is None or record.canary is None:
-                canary.make(cipher)
-            else:
-                canary.check(recorded_master(self.token, record), record.canary)
-        except NoMasterKeyError as gone:
-            raise TokenError(f"{error}, and then the master key was gone") from gone
+            self._check(cipher)
+        except TokenUnavailableError:
+            raise
+        except (TokenError, NoMasterKeyError) as sick:
+            self.token.give_up(str(sick))
+            try:
+                self._check(cipher)
+            except NoMasterKeyError as gone:
+                raise TokenError(f"{error}, and then the master key was gone") from gone
 
+    def _check(self, cipher: MasterCipher) -> None:
+        """Let a canary be opened: the master key's own, or else another's in the same token.
 
-def _broken(header: Header, error: Exception) -> StanzaError:
-    return StanzaError(
-        f"the wrapped key of volume {header.volume!r}, generation {header.generation}, does not "
-        f"open ({error}), though its master key works: it was damaged, or belongs to another "
-        "volume, generation or cipher",
-        hint="The keystore's copy is tried too; if it has none, restore the keystore's backup",
-    )
+        The latter so that nobody can make a token look sick by naming a key in it that is somebody
+        else's. Without any record, there is only a fresh one.
+        """
+        record = self._with_canary(cipher.master_id)
+        if record is None or record.canary is None:
+            canary.make(cipher)
+        else:
+            canary.check(recorded_master(self.token, record), record.canary)
+
+    def _with_canary(self, master_id: bytes) -> MasterKey | None:
+        here = [
+            record
+            for record in self.records.values()
+            if record.token == self.token.settings.name and record.state is not State.DESTROYED
+        ]
+        here.sort(key=lambda record: record.state is not State.ACTIVE)
+        own = self.records.get(master_id)
+        ranked = here if own is None else [own, *here]
+        return next((record for record in ranked if record.canary is not None), None)
+
+    def _broken(self, header: Header, stanza: Stanza, error: Exception) -> StanzaError:
+        is_ours = stanza.recipient_id in self.records or not self.records
+        what = "its master key" if is_ours else "its token"
+        return StanzaError(
+            f"the wrapped key of volume {header.volume!r}, generation {header.generation}, does "
+            f"not open ({error}), though {what} works: it was damaged, or belongs to another "
+            "volume, generation or cipher",
+            hint="The keystore's copy is tried too; if it has none, restore the keystore's backup",
+        )

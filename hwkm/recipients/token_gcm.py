@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hwkm.keys import SecretBytes
+    from hwkm.token.p11 import KeyHandle
     from hwkm.token.session import TokenSession
 
 NONCE_BYTES = 12
@@ -42,8 +43,11 @@ class TokenGcm:
     def unwrap(self, context: bytes, blob: bytes) -> SecretBytes:
         """See :meth:`MasterCipher.unwrap`."""
         nonce, data = blob[:NONCE_BYTES], blob[NONCE_BYTES:]
-        with self.token.use("unwrapping a key with AES-GCM") as session:
-            key = master.find_one(session, self.scheme, self.master_id, self.label)
+
+        def decrypt(key: KeyHandle) -> SecretBytes:
             if len(data) <= TAG_BYTES:
                 raise StanzaError("the wrapped key is too short")
             return p11.gcm_decrypt(key, nonce, context, data)
+
+        with self.token.use("unwrapping a key with AES-GCM") as session:
+            return master.use_one(session, self.scheme, self.master_id, self.label, decrypt)

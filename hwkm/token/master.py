@@ -6,20 +6,28 @@ other application can be talked into using it in another way.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pkcs11 import Attribute, KeyType, MechanismFlag, ObjectClass
+from pkcs11.exceptions import KeyHandleInvalid, ObjectHandleInvalid
 
 from hwkm.envelope import Scheme
 from hwkm.errors import NotFoundError, TokenError
 from hwkm.token import p11
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pkcs11
 
     from hwkm.token.p11 import KeyHandle
     from hwkm.token.session import TokenSession
+
+    _Names = tuple[Scheme, bytes, str | None]
+
+_Made = TypeVar("_Made")
 
 RSA_BITS = (3072, 2048)
 """Tried in this order: SP 800-57 part 1, table 2 wants 3,072 after 2030; TPMs stop at 2,048."""
@@ -70,6 +78,10 @@ RECORDED = [
 """Attributes read back after a master key was made, and recorded. VALUE is never asked for."""
 
 
+_SESSIONS = 8
+"""In how many sessions master keys that were found are remembered."""
+
+
 class NoMasterKeyError(NotFoundError):
     """The token holds no master key with this id."""
 
@@ -93,12 +105,69 @@ def find_one(
 ) -> KeyHandle:
     """Return the master key with this id, and this label if it is known.
 
-    Call it inside :meth:`TokenSession.use`. A key that a killed process left half-made is told
-    apart by CKA_LOCAL.
+    Call it inside :meth:`TokenSession.use`. A search takes some tokens long; so one that was found
+    is found again in the same session without one, as long as its object is still that key.
 
     :raises NoMasterKeyError: if there is none.
     :raises TokenError: if there are several.
     """
+    known = _found_in(session)
+    names = (scheme, master_id, label)
+    key = known.get(names)
+    if key is None or not _is_still(key, master_id):
+        known.pop(names, None)
+        key = known[names] = _search(session, scheme, master_id, label)
+    return key
+
+
+def use_one(
+    session: pkcs11.Session,
+    scheme: Scheme,
+    master_id: bytes,
+    label: str | None,
+    work: Callable[[KeyHandle], _Made],
+) -> _Made:
+    """Return what ``work`` makes of the master key that :func:`find_one` finds.
+
+    One that was found before is not looked at again first: the module says if it is gone.
+
+    :raises NoMasterKeyError, TokenError: as :func:`find_one` does.
+    """
+    known = _found_in(session).get((scheme, master_id, label))
+    if known is not None:
+        with suppress(KeyHandleInvalid, ObjectHandleInvalid):
+            return work(known)
+    return work(find_one(session, scheme, master_id, label))
+
+
+_found: dict[int, tuple[pkcs11.Session, dict[_Names, KeyHandle]]] = {}
+"""What was found in which session. A session that ended is kept, and with it its id() stays its
+own; python-pkcs11 itself takes a new session for the old one if it has the same number."""
+
+
+def _found_in(session: pkcs11.Session) -> dict[_Names, KeyHandle]:
+    if id(session) not in _found:
+        while len(_found) >= _SESSIONS:
+            del _found[next(iter(_found))]
+        _found[id(session)] = (session, {})
+    return _found[id(session)][1]
+
+
+def _is_still(key: KeyHandle, master_id: bytes) -> bool:
+    """Return whether a key that was found before is still there.
+
+    Its handle may have been given to another object.
+    """
+    try:
+        return p11.attributes(key, [Attribute.ID]).get("ID") == master_id
+    except (KeyHandleInvalid, ObjectHandleInvalid):
+        return False
+
+
+def _search(
+    session: pkcs11.Session, scheme: Scheme, master_id: bytes, label: str | None
+) -> KeyHandle:
+    """Search for a master key; one that a killed process left half-made is told by CKA_LOCAL."""
     named = {} if label is None else {"label": label}
     found = p11.find(session, object_class(scheme), id=master_id, **named)
     found = [key for key in found if _suits(scheme, key)]

@@ -72,7 +72,13 @@ class Module:
         self._users: set[object] = set()
         os.environ.update(environment)
         with p11.errors(f"loading the PKCS#11 module {path}", _LOADING):
-            self._lib = pkcs11.lib(path)
+            try:
+                self._lib = pkcs11.lib(path)
+            except pkcs11.PKCS11Error as error:
+                if "already initialized" not in str(error):
+                    raise
+                _finalize(path)
+                self._lib = pkcs11.lib(path)
 
     @classmethod
     def load(cls, path: str, environment: Mapping[str, str], user: object) -> Module:
@@ -165,6 +171,27 @@ def loaded(path: str, environment: Mapping[str, str]) -> Iterator[Module]:
             yield module
         finally:
             module.release(user)
+
+
+def _finalize(path: str) -> None:
+    """Finalise a module that nobody here uses: its C_Finalize failed, or its C_Initialize late.
+
+    python-pkcs11 has let go of it then, and could never initialise it again.
+    """
+    import ctypes  # only needed here, where time does not matter any more
+
+    class FunctionList(ctypes.Structure):
+        """The beginning of CK_FUNCTION_LIST (PKCS #11 v2.40, section 3.6)."""
+
+        _fields_ = (
+            ("version", ctypes.c_ubyte * 2),
+            ("initialize", ctypes.c_void_p),
+            ("finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+        )
+
+    functions = ctypes.POINTER(FunctionList)()
+    if ctypes.CDLL(path).C_GetFunctionList(ctypes.byref(functions)) == 0:
+        functions.contents.finalize(None)
 
 
 def _token_in(slot: pkcs11.Slot) -> pkcs11.Token | None:

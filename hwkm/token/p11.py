@@ -9,7 +9,7 @@ Not thread-safe, as python-pkcs11 is not: callers hold :data:`hwkm.token.module.
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pkcs11
@@ -167,6 +167,15 @@ def require_token(session: pkcs11.Session) -> None:
     """
     if not (find(session, ObjectClass.SECRET_KEY) or find(session, ObjectClass.PRIVATE_KEY)):
         session.token.slot.get_token()
+
+
+def touch(session: pkcs11.Session) -> None:
+    """Make sure, at little cost, that a session is still there.
+
+    :raises PKCS11Error: if it is not.
+    """
+    with suppress(p11.RandomNoRNG, p11.FunctionNotSupported):  # then the session was looked at
+        session.generate_random(8)
 
 
 def attributes(key: KeyHandle, wanted: list[Attribute]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ FILE_BYTES = UNDER_WAY + 1
 """The file has a fixed size and its blocks are reserved before the first login, so that a full
 disk can't keep a wrong PIN from being remembered."""
 
+_NAME = "refused-pins-"
+
 
 class RefusedBeforeError(PinError):
     """The token refused this PIN before, and was not asked again."""
@@ -71,6 +73,29 @@ class RefusedPins:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardState:
+    """What is remembered of all tokens together: refused PINs, and logins that never ended.
+
+    A login that is under way just now counts as one.
+    """
+
+    refused: int
+    unfinished: int
+
+
+def state_of(directory: Path) -> GuardState:
+    """Return what is remembered in a runtime directory.
+
+    :raises OSError: if it can't be read.
+    """
+    remembered = [path.read_bytes() for path in directory.glob(f"{_NAME}*")]
+    return GuardState(
+        sum(len(RefusedPins.parse(data).hashes) for data in remembered),
+        sum(any(data[UNDER_WAY:]) for data in remembered),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PinGuard:
     """Lets a PIN be tried on a token unless the token refused it before.
 
@@ -86,7 +111,8 @@ class PinGuard:
         """Where the refused PINs of this token are remembered."""
         token = self.token
         identity = "\0".join((token.manufacturer, token.serial, token.label, self.role))
-        return self.directory / f"refused-pins-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        digest = hashlib.sha256(identity.encode()).hexdigest()
+        return self.directory / f"{_NAME}{digest[:16]}"
 
     @contextmanager
     def attempt(self, pin: SecretBytes) -> Iterator[None]:

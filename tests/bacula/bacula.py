@@ -143,8 +143,8 @@ class Bacula:
 
     def use_command(self, command: str) -> None:
         """Restart the Storage Daemon with another Encryption Command."""
-        self.stop(SD)
         self.setup = replace(self.setup, command=command)
+        self.stop(SD)
         self.write_config()
         self.start(SD)
         self._wait_until_ready()

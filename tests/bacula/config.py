@@ -29,7 +29,7 @@ class Lane:
 
     Volumes are labelled by the jobs themselves, as NAME-0001 and so on. ``drives`` above one makes
     an autochanger of that many virtual disk drives, whose jobs run in pairs: each waits until the
-    other is under way too. ``jobs_per_volume`` closes a volume early.
+    other is under way too. ``jobs_per_volume`` and ``volume_bytes`` close a volume early.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Lane:
     drives: int = 1
     volumes: int = 0
     jobs_per_volume: int = 0
+    volume_bytes: int = 0
 
     @property
     def devices(self) -> list[str]:
@@ -153,6 +154,7 @@ def way(setup: Setup, lane: Lane) -> list[str]:
             VolumeRetention=365 * 86400,
             MaximumVolumes=lane.volumes,
             MaximumVolumeJobs=lane.jobs_per_volume,
+            MaximumVolumeBytes=lane.volume_bytes,
         ),
         resource("Job", Name=f"save-{lane.name}", Type="Backup", Level="Full", **common),
         resource("Job", Name=f"back-{lane.name}", Type="Restore", Where="/srv/back", **common),

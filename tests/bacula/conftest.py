@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from .bacula import Bacula
 from .chroot import Chroot
 from .config import DATA, Lane, Setup
 from .install import install_hwkm
-from .keymanager import COMMAND, KeyManager, Syslog
+from .keymanager import KeyManager, Syslog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +41,21 @@ DRIVE_LANES = (
     Lane("TapeOnly"),
     Lane("TapeNone"),
 )
+# What the tests of the agent use. By the same names as those above, for the tests that both run.
+AGENT_LANES = {lane.name: replace(lane, name=f"Agent{lane.name}") for lane in LANES} | {
+    name: Lane(f"Agent{name}", volume_bytes=2_500_000) for name in ("Front", "Alone", "Token")
+}
+AGENT_LANES["Away"] = Lane("AgentAway")
 
 
 @pytest.fixture(scope="session")
 def lanes() -> dict[str, Lane]:
     return {lane.name: lane for lane in LANES}
+
+
+@pytest.fixture(scope="session")
+def agent_lanes() -> dict[str, Lane]:
+    return AGENT_LANES
 
 
 @pytest.fixture(scope="session")
@@ -77,16 +88,32 @@ def syslog(chroot: Chroot) -> Iterator[Syslog]:
 
 
 @pytest.fixture(scope="session")
-def hwkm(chroot: Chroot, syslog: Syslog) -> KeyManager:
+def one_shot(chroot: Chroot, syslog: Syslog) -> KeyManager:
+    """hwkm without an agent."""
     manager = KeyManager(chroot)
     manager.init()
     return manager
 
 
 @pytest.fixture(scope="session")
-def bacula(chroot: Chroot, hwkm: KeyManager) -> Iterator[Bacula]:
-    with Bacula(chroot, Setup(COMMAND, LANES + DRIVE_LANES)) as running:
+def daemons(chroot: Chroot, one_shot: KeyManager) -> Iterator[Bacula]:
+    """Bacula, which asks ``one_shot`` for keys."""
+    every = (*LANES, *DRIVE_LANES, *AGENT_LANES.values())
+    with Bacula(chroot, Setup(one_shot.command, every)) as running:
         yield running
+
+
+# What the tests of the main job ask for. Those of the agent have them too, each of their own.
+
+
+@pytest.fixture(scope="session")
+def hwkm(one_shot: KeyManager) -> KeyManager:
+    return one_shot
+
+
+@pytest.fixture(scope="session")
+def bacula(daemons: Bacula) -> Bacula:
+    return daemons
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 HWKM = "/opt/hwkm/bin/hwkm"
 HOME = "/var/lib/hwkm"
-OTHER_HOME = "/var/lib/other-hwkm"
 SHELF = "/srv/shelf"  # where files are while they are taken away
 
 
@@ -35,7 +34,6 @@ def command(home: str, device: str = "%a") -> str:
     return f"{HWKM} --config {home}/config.toml getkey --device {device} --job %i"
 
 
-COMMAND = command(HOME)
 CALLS = "/srv/calls.jsonl"
 RECORDER = "/srv/record"
 # Writes down how it was called, without any key, and becomes the command in its arguments.
@@ -75,15 +73,25 @@ class KeyManager:
     ``device`` stands for the drive that :meth:`getkey` names.
     """
 
+    owner = "bacula"
+
     def __init__(self, chroot: Chroot, home: str = HOME, device: str = "/srv/none") -> None:
         self.chroot = chroot
         self.home = home
         self.device = device
 
+    @property
+    def command(self) -> str:
+        """The Encryption Command."""
+        return command(self.home)
+
     def init(self, home: str = "") -> str:
         """Set up hwkm as an administrator would; return what that printed."""
         where = home or self.home
-        return self.chroot.run([HWKM, "init", "--home", where, "--softhsm", "--owner", "bacula"])
+        return self.chroot.run([HWKM, "init", "--home", where, "--softhsm", "--owner", self.owner])
+
+    def reload(self) -> None:
+        """Have whatever of hwkm runs all the time take on the files as they are; here nothing."""
 
     def path(self, name: str = "", home: str = "") -> Path:
         """Return where a file of the installation lies for this process."""
@@ -119,7 +127,7 @@ class KeyManager:
             "ENC_CIPHER_KEY": base64.b64encode(label.wrapped_key).decode() if label else "",
             "MASTER_KEYID": base64.b64encode(label.master_id).decode() if label else "",
         }
-        argv = command(self.home, self.device).replace("%i", "0").split()
+        argv = self.command.replace("%a", self.device).replace("%i", "0").split()
         output = self.chroot.run(argv, user=STORAGE, env=env)
         return Answer(dict(line.split(": ", 1) for line in output.splitlines()))
 
@@ -131,6 +139,13 @@ class KeyManager:
 
     @contextmanager
     def without(self, *patterns: str) -> Iterator[None]:
+        """Take files of the installation away; put them back, and say so to whatever runs."""
+        with self.taken_away(*patterns):
+            yield
+        self.reload()
+
+    @contextmanager
+    def taken_away(self, *patterns: str) -> Iterator[None]:
         """Take files of the installation away; put them back as they were."""
         shelf = self.chroot.path(SHELF)
         shelf.mkdir(mode=0o700)
@@ -154,16 +169,18 @@ class KeyManager:
 
         hwkm is then told its label only, or (as by ``hwkm init``) its serial number too.
         """
-        if not self.path(home=OTHER_HOME).exists():
-            self.init(OTHER_HOME)
+        other = f"{self.home}-other"
+        if not self.path(home=other).exists():
+            self.init(other)
         with self.without("tokens", "user-pin", "config.toml"):
             for name in ("tokens", "user-pin"):
-                self.chroot.run(["cp", "-a", f"{OTHER_HOME}/{name}", self.home])
+                self.chroot.run(["cp", "-a", f"{other}/{name}", self.home])
             text = self.chroot.path(f"{SHELF}/config.toml").read_text()
             assert re.search(r";serial=\w+", text), text
             self.path("config.toml").write_text(
                 text if named_by_serial else re.sub(r";serial=\w+", "", text)
             )
+            self.reload()
             yield
 
     # --- the recorder ----------------------------------------------------------------------
@@ -174,7 +191,7 @@ class KeyManager:
         self.chroot.path(RECORDER).chmod(0o755)
         self.chroot.path(CALLS).touch()
         self.chroot.path(CALLS).chmod(0o666)
-        return f"{RECORDER} {COMMAND}"
+        return f"{RECORDER} {self.command}"
 
     def take_calls(self) -> list[dict[str, Any]]:
         """Return the calls recorded since the last time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def test_backup_and_restore(
     assert f'LoadEncryptionKey for Volume "{name}", status is OK.' in back.log
     # Bacula asks for a new volume's key twice; the second one is used.
     assert states(hwkm, name) == [(1, "deactivated"), (2, "active")]
-    for where in (f"LABEL {name} (job {job.id}, device {VOLUMES}/Basic)", f"(job {back.id},"):
+    for where in (f"LABEL {name} (job {job.id}, device {VOLUMES}/{lane.name})", f"(job {back.id},"):
         assert where in syslog.text
     write_job_logs(bacula, job, back)
 
@@ -79,7 +80,8 @@ for a key at `LoadEncryptionKey`. The lines of the restored files are left out. 
 def write_job_logs(bacula: Bacula, backup: Job, restore: Job) -> None:
     """Keep the logs for the documentation, if that is asked for."""
     if name := os.environ.get("HWKM_BACULA_JOBLOG"):
-        lines = [line for line in restore.log.strip().splitlines() if "/srv/back/1/srv" not in line]
+        back = re.compile(r"/srv/back/\d+/srv")
+        lines = [line for line in restore.log.strip().splitlines() if not back.search(line)]
         text = JOB_LOG.format(backup=backup.log.strip(), restore="\n".join(lines))
         Path(name).write_text(text.replace(bacula.setup.password, "********"))
 
@@ -124,9 +126,9 @@ def test_bls_and_bextract(
     listing = bacula.bls(lane, name)
     for entry in data:
         assert f" {DATA}/{entry}" in listing
-    output = bacula.bextract(lane, name, "/srv/extracted")
-    assert "files restored" in output
-    assert contents(chroot.path(f"/srv/extracted{DATA}")) == data
+    target = f"/srv/extracted-{lane.name}"
+    assert "files restored" in bacula.bextract(lane, name, target)
+    assert contents(chroot.path(target + DATA)) == data
     owners = {file.stat().st_uid for file in hwkm.path().rglob("*")}
     assert owners == {hwkm.path().stat().st_uid}
     assert owners != {0}
@@ -173,8 +175,9 @@ def test_recycle(
 
     assert hwkm.getkey("READ", name, old_label).key == old_key
     file.write_bytes(old_bytes)  # as if an old copy of the medium were put back
-    bacula.bextract(lane, name, "/srv/old")
-    assert contents(chroot.path(f"/srv/old{DATA}")) == data
+    target = f"/srv/old-{lane.name}"
+    bacula.bextract(lane, name, target)
+    assert contents(chroot.path(target + DATA)) == data
 
 
 def test_two_drives_at_once(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> None:
@@ -217,13 +220,15 @@ def test_two_devices_at_once(bacula: Bacula, lanes: Lanes, data: Data) -> None:
 
 
 def test_label_by_hand(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> None:
-    output = bacula.label(lanes["Hand"], "By-Hand.1")
-    assert 'LoadEncryptionKey for Volume "By-Hand.1", status is OK.' in output
-    assert 'VolEncrypted=1 Volume="By-Hand.1"' in output
-    file = bacula.volume_file(lanes["Hand"], "By-Hand.1")
-    assert volume.label(file).volume == "By-Hand.1"
-    assert states(hwkm, "By-Hand.1") == [(1, "active")]
-    assert hwkm.getkey("READ", "By-Hand.1", volume.label(file)).key
+    lane = lanes["Hand"]
+    name = f"By-{lane.name}.1"
+    output = bacula.label(lane, name)
+    assert f'LoadEncryptionKey for Volume "{name}", status is OK.' in output
+    assert f'VolEncrypted=1 Volume="{name}"' in output
+    file = bacula.volume_file(lane, name)
+    assert volume.label(file).volume == name
+    assert states(hwkm, name) == [(1, "active")]
+    assert hwkm.getkey("READ", name, volume.label(file)).key
 
 
 def test_relabel(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> None:
@@ -233,15 +238,16 @@ def test_relabel(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> 
     old_label = volume.label(file)
     old_key = hwkm.getkey("READ", old, old_label).key
     bacula.purge(old)
-    output = bacula.relabel(lane, old, "Relabel-New")
+    new = f"{lane.name}-New"
+    output = bacula.relabel(lane, old, new)
     assert "3000 OK label." in output
-    assert volume.label(file).volume == "Relabel-New"
-    file.rename(file.with_name("Relabel-New"))  # Bacula leaves that to the administrator
+    assert volume.label(file).volume == new
+    file.rename(file.with_name(new))  # Bacula leaves that to the administrator
 
     job, _ = saved(bacula, lane)
-    assert bacula.volumes(lane) == ["Relabel-New"]
+    assert bacula.volumes(lane) == [new]
     restored(bacula, lane, job, data)
-    assert states(hwkm, "Relabel-New") == [(1, "deactivated"), (2, "active")]
+    assert states(hwkm, new) == [(1, "deactivated"), (2, "active")]
     assert hwkm.getkey("READ", old, old_label).key == old_key
 
 
@@ -326,7 +332,12 @@ def test_calls(bacula: Bacula, hwkm: KeyManager, lanes: Lanes, data: Data) -> No
             assert call["VOLUME_NAME"] == name
             assert call["HOME"] == "/var/lib/bacula"
             assert call["process"][:1] + call["process"][2:] == [user, "/", 0o022]
-            assert call["arguments"][-4:] == ["--device", f"{VOLUMES}/Calls", "--job", str(job.id)]
+            assert call["arguments"][-4:] == [
+                "--device",
+                f"{VOLUMES}/{lane.name}",
+                "--job",
+                str(job.id),
+            ]
         assert [call["lengths"] == [0, 0] for call in calls] == [True, False, True]
         restored(bacula, lane, job, data)
         assert [call["OPERATION"] for call in hwkm.take_calls()] == ["READ"]
@@ -350,7 +361,7 @@ def test_nothing_holds_a_key(
     written |= {f"the start of {file}": file.read_bytes()[:70_000] for file in files}
     written["syslog"] = syslog.text.encode()
     written["job logs"] = bacula.all_logs().encode()
-    assert b"Leaks-" in written["job logs"]
+    assert f"{lanes['Leaks'].name}-".encode() in written["job logs"]
     for place in (bacula.output(SD), hwkm.path("keystore.db")):
         assert written[str(place)] is not None
     for name, key in keys.items():

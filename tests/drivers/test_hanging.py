@@ -175,7 +175,7 @@ def test_a_status_ends_wherever_the_drive_hangs(site: Site) -> None:
         said = run.err.decode()
         assert run.status == 5, (at, said)
         assert "was not answered in time; the drive was given up" in said, (at, said)
-        assert "See the drive's display and the kernel's log" in said, (at, said)
+        assert "see its display and the kernel's log" in said, (at, said)
         assert run.out == b"", (at, run)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+from pkcs11 import KeyType, MechanismFlag
 
 from hwkm.envelope import NoRecipientError, Scheme, StanzaError, seal
 from hwkm.errors import PinError, TokenError
 from hwkm.keys import SecretBytes
 from hwkm.recipients import NotMineError, canary, open_envelope
 from hwkm.recipients.token import recorded_master
-from hwkm.token import master
+from hwkm.token import master, p11
 
 from . import raw
 from .sealed import HEADER, flipped, identity, key_for, wrap
-from .sites import lose_login
+from .sites import KEY_ID, lose_login
+from .spy import watch
 from .workshop import Master, Workshop, workshop
 
 if TYPE_CHECKING:
@@ -159,3 +162,66 @@ def test_without_a_record_a_fresh_canary_judges(shop: Workshop) -> None:
         put_another(shop, record)
         with pytest.raises(StanzaError):
             identity(shop.token).unwrap(HEADER, stanza)
+
+
+# --- what bad blobs cost ---
+
+
+def test_bad_blobs_cost_no_login(used: Master, tmp_path: Path) -> None:
+    """Whoever can write labels could make the token be opened all the time, else."""
+    spied = watch(used.site, tmp_path / "calls")
+    with spied.site.session() as token:
+        stanza = wrap(token, used.record)
+        mine = identity(token, used.record)
+        for _ in range(3):
+            with pytest.raises(StanzaError):
+                mine.unwrap(HEADER, flipped(stanza, -1))
+            assert mine.unwrap(HEADER, stanza) == KEY
+    assert spied.calls("C_Login") == 1
+    assert spied.calls("C_OpenSession") == spied.calls("C_CloseSession")
+
+
+def test_naming_somebody_elses_key_costs_no_login(
+    site: Site, shop: Workshop, tmp_path: Path
+) -> None:
+    """A key in the same token that can't open anything is not taken for a sick token."""
+    record = shop.provisioner().create(Scheme.GCM)
+    stanza = wrap(shop.token, record)
+    with shop.token.use("making another application's key") as session:
+        p11.generate_secret(
+            session, KeyType.AES, MechanismFlag.SIGN, {}, store=True, key_id=KEY_ID, label="other"
+        )
+    shop.token.close()
+    spied = watch(site, tmp_path / "calls")
+    with spied.site.session() as token:
+        mine = identity(token, record)
+        for _ in range(3):
+            with pytest.raises(StanzaError, match="though its token works"):
+                mine.unwrap(HEADER, replace(stanza, recipient_id=KEY_ID))
+        assert mine.unwrap(HEADER, stanza) == KEY
+    assert spied.calls("C_Login") == 1
+
+
+def test_what_passes_is_not_taken_for_a_bad_blob(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for record, stanza in each_scheme(shop):
+        mine = identity(shop.token, record)
+        with fail_once(monkeypatch):
+            assert mine.unwrap(HEADER, stanza) == KEY
+
+
+@contextmanager
+def fail_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the next look for a key fail, as on a token that is busy."""
+    looks = {"find": p11.find, "attributes": p11.attributes}
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        for name, look in looks.items():
+            monkeypatch.setattr(p11, name, look)
+        raise p11.TokenOperationError("looking for the key failed")
+
+    for name in looks:
+        monkeypatch.setattr(p11, name, fail)
+    yield
+    assert p11.find is looks["find"], "nothing was looked for"

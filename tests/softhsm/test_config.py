@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hwkm import config as configuration
+from hwkm.config import AgentSettings
 from hwkm.errors import ConfigError, PolicyError
 from hwkm.keys import Cipher
 from hwkm.policy import Delivery
@@ -223,6 +224,94 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words) as caught:
             configuration.load(tmp_path / name)
         assert "--config" in caught.value.hint
+
+
+# --- the agent ---
+
+
+def agent(text: str) -> AgentSettings:
+    return parse(f"{TOP}{TOKEN}[agent]\n{text}").agent
+
+
+def test_the_agent_needs_no_settings() -> None:
+    expected = AgentSettings(Path("/run/hwkm/agent.sock"), 0o660, None, (), (), "")
+    assert parse(TOP + TOKEN).agent == agent("") == expected
+
+
+def test_all_that_can_be_said_of_the_agent() -> None:
+    found = agent(
+        'socket = "/run/other.sock"\nmode = "0600"\ngroup = "tape"\ngetkey = ["bacula", "@tape"]\n'
+        'admin = ["@hwkm"]\nmetrics = "/var/lib/node/hwkm.prom"\n'
+    )
+    assert found == AgentSettings(
+        Path("/run/other.sock"),
+        0o600,
+        "tape",
+        ("bacula", "@tape"),
+        ("@hwkm",),
+        "/var/lib/node/hwkm.prom",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("0660", 0o660), ("666", 0o666), ("0600", 0o600), ("0777", 0o777)]
+)
+def test_modes_of_the_socket(text: str, mode: int) -> None:
+    assert agent(f'mode = "{text}"\n').mode == mode
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "/x.prom",
+        "unix:/run/hwkm/metrics",
+        "http://127.0.0.1:9876",
+        "http://[::1]:1",
+        "http://localhost:65535",
+    ],
+)
+def test_places_for_metrics(place: str) -> None:
+    assert agent(f'metrics = "{place}"\n').metrics == place
+
+
+def test_the_longest_path_of_a_socket() -> None:
+    longest = "/" + "x" * 106
+    assert agent(f'socket = "{longest}"\n').socket == Path(longest)
+    said = refusal(f'{TOP}{TOKEN}[agent]\nsocket = "{longest}x"\n')
+    assert "more than 107 bytes" in said
+    deep = TOP.replace("/run/hwkm", "/" + "é" * 50)
+    assert "more than 107 bytes" in refusal(deep + TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('socket = "agent.sock"', "agent.socket = 'agent.sock' is not an absolute path"),
+        ('mode = "rw"', "agent.mode = 'rw' is no mode"),
+        ('mode = "0o660"', "agent.mode = '0o660' is no mode"),
+        ('mode = "4660"', "is no mode"),
+        ('mode = "0668"', "is no mode"),
+        ('mode = "0460"', "its owner has 6"),
+        ('mode = ""', "is no mode"),
+        ("mode = 432", "line 6: expected `str`"),
+        ("getkey = []", "agent.getkey = [] does not say who may"),
+        ('getkey = ["bacula", ""]', "does not say who may"),
+        ('admin = ["@"]', "agent.admin = ['@'] does not say who may"),
+        ('getkey = "bacula"', "line 6: expected `array"),
+        ('users = ["bacula"]', "line 6: unknown key `users`"),
+        ('metrics = "hwkm.prom"', "agent.metrics = 'hwkm.prom' is not understood"),
+        ('metrics = "/var/lib/hwkm"', "is not understood"),
+        ('metrics = "unix:metrics"', "is not understood"),
+        ('metrics = "http://0.0.0.0:9876"', "is not understood"),
+        ('metrics = "http://127.0.0.1.example.org:9876"', "is not understood"),
+        ('metrics = "http://127.0.0.1:9876/x"', "is not understood"),
+        ('metrics = "http://localhost:0"', "is not understood"),
+        ('metrics = "http://localhost:65536"', "is not understood"),
+    ],
+)
+def test_mistakes_about_the_agent(text: str, words: str) -> None:
+    assert words in refusal(f"{TOP}{TOKEN}[agent]\n{text}\n")
 
 
 # --- which rule a volume gets ---

@@ -306,6 +306,17 @@ def test_a_person_is_asked_once_in_a_session(spied: Spied) -> None:
     assert spied.calls("C_Login") == 3
 
 
+def test_a_person_who_mistyped_is_asked_anew(spied: Spied) -> None:
+    answers = ["mistyped", spied.site.token.user_pin]
+    prompt = PinReader(prompt=lambda _question: answers.pop(0))
+    asked = spied.site.with_access(pins=prompt).with_uri(pin_source="prompt")
+    with asked.session() as token:
+        with pytest.raises(PinError):
+            token.info  # noqa: B018
+        assert token.info.initialized
+    assert spied.calls("C_Login") == 2
+
+
 def test_a_file_is_read_at_every_login(site: Site) -> None:
     site.put_pin("wrong")
     with site.session() as token:

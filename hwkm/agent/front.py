@@ -1,0 +1,348 @@
+"""The agent's first process: it takes requests from the socket, and lets others serve them.
+
+It runs one thread, has no PKCS#11 module and no keystore open, and so can fork at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from hwkm import config as configuration
+from hwkm import supervise
+from hwkm.agent import drive_jobs, listening, requests, strays, systemd, token_process
+from hwkm.agent.connections import Connections
+from hwkm.agent.frames import GETKEY, NO, OK, RELEASE, STATUS
+from hwkm.agent.hardening import harden
+from hwkm.agent.limits import Limits
+from hwkm.agent.messages import Done, NeedsDrive, Refusal, Release, Reply
+from hwkm.agent.metrics import Metrics
+from hwkm.agent.peers import AllowList
+from hwkm.agent.publishing import Publisher
+from hwkm.agent.refusals import Refusals
+from hwkm.agent.status import FAILED, GIVEN, REFUSED, Status
+from hwkm.agent.structured_log import log_of
+from hwkm.agent.token_link import TokenLink
+from hwkm.errors import ConfigError, HwkmError, PinError
+from hwkm.log import one_line
+from hwkm.token import pin_guard
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from hwkm.agent.children import Child
+    from hwkm.agent.messages import GetKey
+    from hwkm.agent.peers import Peer
+    from hwkm.config import Config
+    from hwkm.installation import Installation
+    from hwkm.token.pin_guard import GuardState
+
+    Serve = Callable[[Peer, list[bytes], float], Awaitable[tuple[str, Sequence[bytes]]]]
+    """Returns the outcome, for the figures, and the answer's fields."""
+
+
+_PRELOADED = (
+    "hwkm.mounts",
+    "hwkm.recipients.token_gcm",
+    "hwkm.recipients.token_hmac",
+    "hwkm.recipients.token_oaep",
+)
+"""What is otherwise imported when it is first needed. A child that is forked later shall be quick,
+and of the same release as this process even if another was installed in between."""
+
+
+def run(installation: Installation, limits: Limits | None = None) -> None:
+    """Be the agent of ``installation`` until SIGTERM.
+
+    :raises AlreadyRunningError: if there is one already.
+    :raises ConfigError: if the socket can't be had, or names are unknown.
+    :raises PinError: if no token takes its PIN; it is not to be tried again by starting again.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, children could not be waited for
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    notes = harden()
+    lock = listening.lock(installation.config.runtime_dir)
+    try:
+        asyncio.run(_run(installation, limits or Limits(), notes))
+    finally:
+        os.close(lock)
+
+
+async def _run(installation: Installation, limits: Limits, notes: Sequence[str]) -> None:
+    await Front(installation, limits).run(notes)
+
+
+class Front:
+    """The agent, as far as the outside sees it."""
+
+    def __init__(self, installation: Installation, limits: Limits) -> None:
+        """Look names up; nothing is opened yet.
+
+        :raises ConfigError: if the configuration names unknown users or groups.
+        """
+        self._installation = replace(installation, reload_seconds=limits.reload_seconds)
+        self._limits = limits
+        self._allowed = AllowList.from_config(installation.config)
+        self._log = log_of(installation.config)
+        self._status = Status()
+        self._refusals = Refusals(self._log)
+        self._connections = Connections(self.answer, limits, self._status)
+        self._tokens = TokenLink(self._starter(), limits, self._status.token, self._log)
+        self._metrics = Publisher(Metrics(self._status, self._guard), limits, self._log)
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._told_to_end = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._serve: dict[bytes, Serve] = {
+            GETKEY: self._getkey,
+            STATUS: self._show_status,
+            RELEASE: self._release,
+        }
+
+    async def run(self, notes: Sequence[str]) -> None:
+        """Serve until SIGTERM; ``notes`` are what could not be had of its protection."""
+        handed_over = systemd.listen_fds()
+        path = self._installation.config.agent.socket
+        listeners = handed_over or [listening.listen(self._installation.config.agent)]
+        servers: list[asyncio.Server] = []
+        for note in notes:
+            self._log.warning(note)
+        try:
+            self._heed_signals()
+            servers = [await self._serve_at(listener) for listener in listeners]
+            await self._until_told(self._begin())
+        finally:
+            if not handed_over:
+                path.unlink(missing_ok=True)
+            await self._end(servers)
+
+    async def answer(self, peer: Peer, fields: list[bytes]) -> Sequence[bytes]:
+        """Return the fields of the answer to a request; never raises."""
+        verb = fields[0]
+        serve = self._serve.get(verb)
+        if serve is None or not self._allowed.admits(peer, verb):
+            return self._refuse(peer, verb, known=serve is not None)
+        begun = time.monotonic()
+        deadline = begun + self._limits.answer_seconds
+        self._status.in_flight += 1
+        self._idle.clear()
+        try:
+            outcome, answer = await serve(peer, fields, deadline)
+        except HwkmError as error:
+            outcome, answer = FAILED, (NO, error.diagnostics().encode())
+        except Exception as error:  # noqa: BLE001  # one request's fault is not the others'
+            self._log.error(f"internal error: {supervise.where(error)}")
+            outcome, answer = FAILED, (NO, b"the agent failed; its log says more")
+        finally:
+            self._status.in_flight -= 1
+            if not self._status.in_flight:
+                self._idle.set()
+        operation = _operation(fields) if verb == GETKEY else ""
+        self._status.finished(verb.decode(), operation, outcome, time.monotonic() - begun)
+        return answer
+
+    # the verbs
+
+    async def _getkey(
+        self, peer: Peer, fields: list[bytes], deadline: float
+    ) -> tuple[str, Sequence[bytes]]:
+        asked = requests.parse(fields, peer.user)
+        try:
+            reply = await self._reply(asked, deadline)
+        except HwkmError as error:
+            fields_of = requests.fields_of(asked, error)
+            what = requests.described(asked)
+            self._log.error(f"{what}: no key given: {error.diagnostics()}", **fields_of)
+            return FAILED, (OK, requests.failed_reply(error.diagnostics()).text)
+        return GIVEN if reply.given else REFUSED, (OK, reply.text)
+
+    async def _reply(self, asked: GetKey, deadline: float) -> Reply:
+        result = await self._tokens.result(asked, deadline)
+        if isinstance(result, NeedsDrive):
+            return await self._drive_job(asked, deadline)
+        if isinstance(result, Refusal):
+            raise result.error
+        if not isinstance(result, Reply):
+            raise TypeError(type(result).__name__)
+        return result
+
+    async def _drive_job(self, asked: GetKey, deadline: float) -> Reply:
+        if self._status.drive_jobs >= self._limits.drive_jobs:
+            raise HwkmError("too many requests concern drives at the same time")
+        self._status.drive_jobs += 1
+        try:
+            return await drive_jobs.run(self._installation, asked, deadline, self._tokens)
+        finally:
+            self._status.drive_jobs -= 1
+
+    async def _show_status(
+        self, _peer: Peer, _fields: list[bytes], _deadline: float
+    ) -> tuple[str, Sequence[bytes]]:
+        document = {"config": str(self._installation.config.path), **self._status.document()}
+        if (guard := self._guard()) is not None:
+            document["pin_guard"] = asdict(guard)
+        return "ok", (OK, json.dumps(document).encode())
+
+    async def _release(
+        self, peer: Peer, _fields: list[bytes], deadline: float
+    ) -> tuple[str, Sequence[bytes]]:
+        result = await self._tokens.result(Release(), deadline)
+        if isinstance(result, Refusal):
+            raise result.error
+        if not isinstance(result, Done):
+            raise TypeError(type(result).__name__)
+        fields = {"event": "release", "user": peer.user, "peer": str(peer)}
+        self._log.info(f"the token was released for {peer}", **fields)
+        return "ok", (OK,)
+
+    def _refuse(self, peer: Peer, verb: bytes, *, known: bool) -> Sequence[bytes]:
+        shown = one_line(verb.decode("utf-8", "replace"), 32)
+        why = f"{peer.user} may not ask for {shown!r}" if known else f"there is no {shown!r}"
+        self._refusals.note(peer, shown, why)
+        self._status.finished(shown if known else "unknown", "", "not admitted", 0)
+        return NO, why.encode()
+
+    # beginning and end
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unforeseen)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_end.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
+
+    async def _serve_at(self, listener: socket.socket) -> asyncio.Server:
+        # By itself a newer asyncio takes the name of a socket away that may be systemd's.
+        more: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        return await asyncio.get_running_loop().create_unix_server(
+            self._connections.make, sock=listener, backlog=listening.BACKLOG, **more
+        )
+
+    async def _until_told(self, begin: Coroutine[object, object, None]) -> None:
+        """Wait until this process is told to end, or can't begin."""
+        told = asyncio.create_task(self._told_to_end.wait())
+        begun = asyncio.create_task(begin)
+        await asyncio.wait({told, begun}, return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            await begun
+        await told
+        begun.cancel()
+
+    async def _begin(self) -> None:
+        async with self._reloading:
+            problems = await self._tokens.begin()
+        self._report(problems)
+        refused = [error for error in problems if isinstance(error, PinError)]
+        if len(refused) == len(self._installation.config.tokens):
+            raise refused[0]
+        if seconds := systemd.watchdog_seconds():
+            self._in_background(_watchdog(seconds))
+        self._in_background(strays.clear(self._installation, self._log))
+        systemd.notify("READY=1")
+        await self._metrics.start(self._installation)
+        ready = f"the agent is ready at {self._installation.config.agent.socket}"
+        self._log.info(ready, event="ready")
+
+    async def _end(self, servers: Sequence[asyncio.Server]) -> None:
+        """Take nothing more on, and give what is under way a while to be answered."""
+        systemd.notify("STOPPING=1")
+        for server in servers:
+            server.close()
+        self._connections.end()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.end_seconds):
+                await self._idle.wait()
+                await self._connections.all_closed.wait()
+        self._connections.abort()
+        for task in self._tasks:
+            task.cancel()
+        await self._tokens.end()
+        await self._metrics.stop()
+        self._log.info("the agent has ended", event="end")
+
+    # a new configuration
+
+    async def _reload(self) -> None:
+        """Take on the configuration as it is now; a bad one is refused, and the old one stays."""
+        async with self._reloading:
+            systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                await self._take_on(configuration.load(self._installation.config.path))
+            except (HwkmError, OSError) as error:
+                text = error.diagnostics() if isinstance(error, HwkmError) else error.strerror
+                self._status.refused_reloads += 1
+                fields = {"event": "reload", "outcome": "refused", "reason": text}
+                self._log.error(f"the new configuration is not taken on: {text}", **fields)
+            systemd.notify("READY=1")
+
+    async def _take_on(self, config: Config) -> None:
+        old = self._installation.config
+        if _fixed(config) != _fixed(old):
+            raise ConfigError(
+                "runtime_dir, log, agent.socket and agent.log_format take effect only at a restart"
+            )
+        allowed = AllowList.from_config(config)
+        if (config.agent.mode, config.agent.group) != (old.agent.mode, old.agent.group):
+            listening.admit(config.agent, config.agent.socket)
+        self._installation = replace(self._installation, config=config)
+        self._allowed = allowed
+        self._report(await self._tokens.replace(self._starter()))
+        await self._metrics.stop()
+        await self._metrics.start(self._installation)
+        self._status.reloads += 1
+        taken = {"event": "reload", "outcome": "taken on"}
+        self._log.info(f"the configuration {config.path} was taken on", **taken)
+
+    # below
+
+    def _starter(self) -> Callable[[], Child]:
+        return partial(token_process.start, self._installation)
+
+    def _report(self, problems: Sequence[HwkmError]) -> None:
+        for error in problems:
+            fields = {"event": "token", "outcome": "failed", "reason": error.diagnostics()}
+            self._log.error(f"a token can't be used: {error.diagnostics()}", **fields)
+
+    def _guard(self) -> GuardState | None:
+        try:
+            return pin_guard.state_of(self._installation.config.runtime_dir)
+        except OSError:
+            return None  # who asks for figures gets the others
+
+    def _in_background(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _unforeseen(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        where = supervise.where(error) if isinstance(error, BaseException) else ""
+        self._log.error(f"internal error: {context.get('message')} {where}")
+
+
+async def _watchdog(seconds: float) -> None:
+    while True:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(seconds)
+
+
+def _fixed(config: Config) -> tuple[object, ...]:
+    return config.runtime_dir, config.log, config.agent.socket, config.agent.log_format
+
+
+def _operation(fields: list[bytes]) -> str:
+    """Return what kind of key is asked for, one of few words whatever the client says."""
+    known = {b"LABEL": "label", b"READ": "read"}
+    return known.get(fields[1], "other") if len(fields) > 1 else "other"

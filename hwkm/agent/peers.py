@@ -1,0 +1,147 @@
+"""Who is at the other end of the socket, as the kernel says, and what they may ask for."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hwkm.agent.frames import GETKEY
+from hwkm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hwkm.config import Config
+
+ROOT = 0
+_UCRED = struct.Struct("=iII")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A client's process as it was when it connected."""
+
+    uid: int
+    gid: int
+    pid: int
+    user: str
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """All groups of its user, and its own; looked up anew, which can take its time."""
+        try:
+            # Not by ``user``: for a user without a name that is a number, and so can a name be.
+            name = pwd.getpwuid(self.uid).pw_name
+            return frozenset({self.gid, *os.getgrouplist(name, self.gid)})
+        except (KeyError, OSError):
+            return frozenset({self.gid})
+
+    def __str__(self) -> str:
+        return f"{self.user} (uid {self.uid}, process {self.pid})"
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """Return who connected.
+
+    :raises OSError: if the kernel does not say.
+    """
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(credentials)
+    return Peer(uid, gid, pid, name_of(uid))
+
+
+def name_of(uid: int) -> str:
+    """Return a user's name, or the number if it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Users and groups, by number."""
+
+    uids: frozenset[int]
+    gids: frozenset[int] = frozenset()
+
+    @classmethod
+    def parse(cls, key: str, names: Iterable[str]) -> Admitted:
+        """Look names up; those that begin with ``@`` are groups'.
+
+        :param key: where in ``[agent]`` they stand.
+        :raises ConfigError: if one is unknown here.
+        """
+        words = tuple(names)
+        users = (word for word in words if not word.startswith("@"))
+        groups = (word[1:] for word in words if word.startswith("@"))
+        return cls(
+            frozenset(_uid(key, name) for name in users),
+            frozenset(gid_of(key, name) for name in groups),
+        )
+
+    def has(self, peer: Peer) -> bool:
+        """Return whether ``peer`` is one of these."""
+        if peer.uid in self.uids:
+            return True
+        return bool(self.gids) and not self.gids.isdisjoint(peer.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowList:
+    """Who may ask for keys, and who may ask for everything else."""
+
+    getkey: Admitted
+    admin: Admitted
+
+    @classmethod
+    def from_config(cls, config: Config) -> AllowList:
+        """Return the list that ``[agent]`` says, or root and the owner of the runtime directory.
+
+        :raises ConfigError: if a name is unknown, or the directory is not there.
+        """
+        names = {"getkey": config.agent.getkey, "admin": config.agent.admin}
+        parsed = {key: Admitted.parse(key, given) for key, given in names.items() if given}
+        if len(parsed) < len(names):
+            default = Admitted(frozenset({ROOT, _owner(config)}))
+            parsed = {key: parsed.get(key, default) for key in names}
+        return cls(parsed["getkey"], parsed["admin"])
+
+    def admits(self, peer: Peer, verb: bytes) -> bool:
+        """Return whether ``peer`` may ask for ``verb``, which may be anything."""
+        return (self.getkey if verb == GETKEY else self.admin).has(peer)
+
+
+def gid_of(key: str, name: str) -> int:
+    """Return the number of the group that the key ``key`` of ``[agent]`` names.
+
+    :raises ConfigError: if there is none.
+    """
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        hint = "Make it with groupadd, or correct the name"
+        raise ConfigError(f"agent.{key} names the unknown group {name!r}", hint=hint) from None
+
+
+def _uid(key: str, name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        hint = f'Make the user, or correct the name; a group is written "@{name}"'
+        raise ConfigError(f"agent.{key} names the unknown user {name!r}", hint=hint) from None
+
+
+def _owner(config: Config) -> int:
+    try:
+        return config.runtime_dir.stat().st_uid
+    except OSError as error:
+        raise ConfigError(
+            f"the runtime directory {config.runtime_dir} can't be used: {error.strerror}",
+            hint="Make it, and give it to the user that hwkm runs as",
+        ) from error

@@ -1,0 +1,76 @@
+"""Keys that outlived their cartridge, taken out of the drives when the agent starts.
+
+A crash can leave one: a drive without CKOD keeps its key over an unload, and would encrypt the next
+cartridge with it. Each drive is looked at by a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from hwkm.agent import children
+from hwkm.agent.hardening import harden
+from hwkm.agent.token_link import ended
+from hwkm.deliveries import Deliveries, open_drive
+from hwkm.errors import HwkmError
+from hwkm.manager import Caller
+from hwkm.privileges import user_name
+from hwkm.scsi.nodes import list_tape_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hwkm.installation import Installation
+    from hwkm.log import Log
+
+SECONDS = 120.0
+"""How long a drive may take; one that takes longer is left as it is."""
+
+
+def drives_of(installation: Installation) -> Sequence[str]:
+    """Return the drives to look at: those configured, or all of the machine's; or none."""
+    if not installation.config.policy.uses_drives:
+        return ()
+    named = installation.config.agent.drives
+    if named is not None:
+        return named
+    return [str(node.sg) for node in list_tape_devices() if not node.changer]
+
+
+async def clear(installation: Installation, log: Log) -> None:
+    """Look at all drives at once."""
+    await asyncio.gather(*(_clear(device, installation, log) for device in drives_of(installation)))
+
+
+async def _clear(device: str, installation: Installation, log: Log) -> None:
+    try:
+        child = children.fork(lambda _link: _look(device, installation, log), log)
+    except OSError as error:
+        log.error(f"drive {device} was not looked at: {error.strerror}")
+        return
+    child.link.close()
+    end = asyncio.create_task(ended(child))
+    await asyncio.wait([end], timeout=SECONDS)
+    child.kill()
+    await end
+
+
+def _look(device: str, installation: Installation, log: Log) -> None:
+    """Take out what is left in one drive; in a process of its own."""
+    harden()
+    deliveries = Deliveries.of(installation, Caller(user_name()))
+    runtime_dir = installation.config.runtime_dir
+    try:
+        with open_drive(device, runtime_dir, deadline=time.monotonic() + SECONDS) as driver:
+            report = deliveries.clear_stray(driver)
+    except HwkmError as error:
+        log.warning(f"drive {device} was not looked at: {error.diagnostics()}")
+        return
+    if report is None:
+        return
+    if report.cleared:
+        log.warning(f"drive {device} held the key of a cartridge that is not in it: taken out")
+    else:
+        log.error(f"drive {device} HOLDS THE KEY of a cartridge that is not in it")
