@@ -11,6 +11,7 @@ from hwkm.keys import MINIMUM_ENTROPY_BYTES
 from hwkm.keystore.records import Generation, State
 from hwkm.policy import Delivery
 from hwkm.recipients.token import TokenIdentity, TokenRecipient, recorded_master
+from hwkm.token.p11 import TokenOperationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hwkm.keys import VolumeKey
     from hwkm.keystore.records import MasterKey
     from hwkm.keystore.store import Transaction
+    from hwkm.token.session import TokenSession
     from hwkm.tokens import Tokens
 
 
@@ -36,8 +38,7 @@ class Sealer:
         failures: list[TokenError | PinError] = []
         for name in names:
             try:
-                with self._tokens.session(name).use("getting random bytes") as session:
-                    return session.generate_random(8 * MINIMUM_ENTROPY_BYTES)
+                return _random(self._tokens.session(name))
             except (TokenError, PinError) as error:
                 failures.append(error)
         raise failures[0]
@@ -78,6 +79,19 @@ class Sealer:
         if len(away) == len(masters):
             raise away[0]
         return tuple(f"not opened again: {error}" for error in away)
+
+
+def _random(token: TokenSession) -> bytes:
+    try:
+        return _ask_for_random(token)
+    except TokenOperationError:
+        # The session may have been lost; it is opened anew. Nothing has been made yet.
+        return _ask_for_random(token)
+
+
+def _ask_for_random(token: TokenSession) -> bytes:
+    with token.use("getting random bytes") as session:
+        return session.generate_random(8 * MINIMUM_ENTROPY_BYTES)
 
 
 def record_of(header: Header, state: State) -> Generation:

@@ -30,7 +30,7 @@ def run(context: typer.Context) -> None:
 
 @app.command("status")
 def status(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show what the agent has done so far; without an agent, end with status 1.
+    """Show what the agent has done so far. Without one the status is 1.
 
     Example: hwkm agent status --json
     """

@@ -47,7 +47,7 @@ def setup(
     ] = "bacula",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what Bacula and systemd need for the agent, and try it as the Storage Daemon's user.
+    """Show what Bacula and systemd need, and try it. What can be is tried as the daemon's user.
 
     Example: hwkm bacula setup --write /etc/systemd/system
     """

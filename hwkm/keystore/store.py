@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -73,11 +72,13 @@ _NEWEST = (
     .label("blob")
 )
 _STORED = _generations().add_columns(_NEWEST).where(_KEY_IDS).order_by(None)
+# As everybody does it: first the volume, then what belongs to it, and several in one order.
 _HOLD = (
     select(_GENERATION.key_id, _GENERATION.state)
+    .join_from(schema.generation, schema.volume)
     .where(_KEY_IDS)
-    .order_by(_GENERATION.key_id)
-    .with_for_update()
+    .order_by(_GENERATION.volume_id, _GENERATION.key_id)
+    .with_for_update(of=[schema.volume, schema.generation])
 )
 _ADD_EVENTS = insert(schema.event).returning(_EVENT.event_id, sort_by_parameter_order=True)
 _GIVEN_BY = bindparam("given_by", type_=schema.Count)
@@ -176,7 +177,7 @@ class Transaction:
         return {row.key_id: Stored(read_generation(row), row.blob) for row in rows}
 
     def hold(self, key_ids: Sequence[bytes]) -> dict[bytes, str]:
-        """Return the states of several keys; until the transaction ends they stay as they are."""
+        """Return the states of several keys, and keep other writers from them and their volumes."""
         rows = self.connection.execute(_HOLD, {"key_ids": key_ids})
         return {row.key_id: row.state for row in rows}
 
@@ -205,15 +206,14 @@ class Transaction:
         self.connection.execute(_HAND_OUT, {"given_key": key_id, "given_by": event_id})
 
     def hand_out_all(self, events: Sequence[Event]) -> None:
-        """Add the events that give several keys, and remember them as :meth:`hand_out` does."""
+        """Add the events that give several keys, held by now, and remember them."""
         values = [event_values(event) for event in events]
         numbers = self.connection.execute(_ADD_EVENTS, values).scalars()
         given = [
             {"given_key": event.key_id, "given_by": number}
             for event, number in zip(events, numbers, strict=True)
         ]
-        # In one order, so that no two writers wait for each other.
-        self.connection.execute(_HAND_OUT, sorted(given, key=itemgetter("given_key", "given_by")))
+        self.connection.execute(_HAND_OUT, given)
 
     def envelope(self, key_id: bytes) -> bytes | None:
         """Return the newest revision of a key's envelope."""

@@ -60,8 +60,7 @@ class Agent(KeyManager):
     def start(self) -> None:
         """Start the agent as a unit would, and wait until it answers."""
         argv = self.argv("agent", "run")
-        env = BASE_ENV
-        self._running = self.chroot.spawn(argv, self.output, user=self.user, env=env)
+        self._running = self.chroot.spawn(argv, self.output, user=self.user, env=BASE_ENV)
         wait_for(self._answers, "the agent's answer")
 
     def _answers(self) -> bool:
@@ -139,7 +138,7 @@ WITNESS = "/srv/witness"
 # gave: of keys, a digest.
 WITNESS_SCRIPT = f"""#!/usr/bin/python3
 import base64, hashlib, json, os, subprocess, sys, time
-asked = [os.environ[name] for name in ("OPERATION", "VOLUME_NAME")]
+call = {{"operation": os.environ["OPERATION"], "volume": os.environ["VOLUME_NAME"]}}
 with open("{GIVEN}") as file:
     gate = "{GATE}/" + str(len(file.readlines()) + 1)
 if os.path.exists(gate):
@@ -149,8 +148,8 @@ if os.path.exists(gate):
 output = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE).stdout
 fields = dict(line.split(": ", 1) for line in output.decode().splitlines())
 key = base64.b64decode(fields.pop("cipher_key", ""))
-digest = hashlib.sha256(key).hexdigest() if key else ""
-call = {{"asked": asked, "fields": fields, "digest": digest}}
+call["digest"] = hashlib.sha256(key).hexdigest() if key else ""
+call["fields"] = fields
 file = os.open("{GIVEN}", os.O_WRONLY | os.O_APPEND)
 os.write(file, json.dumps(call).encode() + b"\\n")
 os.close(file)
@@ -211,9 +210,9 @@ class Witness:
     def take(self) -> list[Call]:
         """Return the calls since the last time."""
         file = self._chroot.path(GIVEN)
-        calls = [json.loads(line) for line in file.read_text().splitlines()]
+        calls = [Call(**json.loads(line)) for line in file.read_text().splitlines()]
         file.write_text("")
-        return [Call(*one["asked"], one["digest"], one["fields"]) for one in calls]
+        return calls
 
 
 def found_again(manager: KeyManager, calls: list[Call]) -> int:

@@ -30,12 +30,14 @@ OK, ENDED = "T", frozenset("TWEefAI")
 CONFIG = "/etc/bacula/bacula-sd.conf"
 
 
-def wait_for(question: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+def wait_for(
+    question: Callable[[], T | None], what: str, seconds: float = 60, pause: float = 0.05
+) -> T:
     """Ask until the answer is true; fail after a while."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
     return answer
 
 

@@ -213,15 +213,15 @@ def test_what_passes_is_not_taken_for_a_bad_blob(
 
 @contextmanager
 def fail_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the next look for a key fail, as on a token that is busy."""
-    looks = {"find": p11.find, "attributes": p11.attributes}
+    """Let the next use of a master key fail, as on a token that is busy."""
+    uses = {name: getattr(p11, name) for name in ("gcm_decrypt", "hmac_sha256", "oaep_decrypt")}
 
     def fail(*_: object, **__: object) -> NoReturn:
-        for name, look in looks.items():
-            monkeypatch.setattr(p11, name, look)
-        raise p11.TokenOperationError("looking for the key failed")
+        for name, use in uses.items():
+            monkeypatch.setattr(p11, name, use)
+        raise p11.TokenOperationError("using the key failed")
 
-    for name in looks:
+    for name in uses:
         monkeypatch.setattr(p11, name, fail)
     yield
-    assert p11.find is looks["find"], "nothing was looked for"
+    assert p11.gcm_decrypt is uses["gcm_decrypt"], "no key was used"
