@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         reply = result.answer if not result.trouble else _troubled(result.trouble)
         noise, problems = result.noise, [result.trouble] if result.trouble else []
     except HwkmError as error:
-        problems, reply = [error.diagnostics()], error_line(error.diagnostics())
+        problems, reply = [error.diagnostics()], error_line(_refused(error, options))
     except Exception as error:  # noqa: BLE001  # Bacula must get its answer
         problems = [f"internal error: {supervise.where(error)}"]
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
@@ -63,6 +63,13 @@ def _log_afterwards(log: Log, options: Options, noise: bytes, problems: list[str
         log.warning(f"{asked}: printed by a library: {noise.decode('utf-8', 'replace')}")
     for problem in problems:
         log.error(f"{asked}: {problem}")
+
+
+def _refused(error: HwkmError, options: Options) -> str:
+    """Say why nothing can be done here; where an agent should have done it, that comes first."""
+    if not options.no_agent:
+        return error.diagnostics()
+    return f"{options.no_agent}; without it, {error}. Start the agent: hwkm agent run"
 
 
 def _troubled(trouble: str) -> bytes:

@@ -85,6 +85,10 @@ class Admitted:
             frozenset(gid_of(key, name) for name in groups),
         )
 
+    def with_users(self, uids: frozenset[int]) -> Admitted:
+        """Return these and some users more."""
+        return Admitted(self.uids | uids, self.gids)
+
     def has(self, peer: Peer) -> bool:
         """Return whether ``peer`` is one of these."""
         if peer.uid in self.uids:
@@ -94,23 +98,24 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """Who may ask for keys, and who may ask for everything else."""
+    """Who may ask for keys, and who may ask for everything else.
+
+    Root and the owner of the runtime directory always may: they can read the PIN, too.
+    """
 
     getkey: Admitted
     admin: Admitted
 
     @classmethod
     def from_config(cls, config: Config) -> AllowList:
-        """Return the list that ``[agent]`` says, or root and the owner of the runtime directory.
+        """Return the list that ``[agent]`` says, with root and the owner.
 
         :raises ConfigError: if a name is unknown, or the directory is not there.
         """
-        names = {"getkey": config.agent.getkey, "admin": config.agent.admin}
-        parsed = {key: Admitted.parse(key, given) for key, given in names.items() if given}
-        if len(parsed) < len(names):
-            default = Admitted(frozenset({ROOT, _owner(config)}))
-            parsed = {key: parsed.get(key, default) for key in names}
-        return cls(parsed["getkey"], parsed["admin"])
+        always = frozenset({ROOT, _owner(config)})
+        getkey = Admitted.parse("getkey", config.agent.getkey)
+        admin = Admitted.parse("admin", config.agent.admin)
+        return cls(getkey.with_users(always), admin.with_users(always))
 
     def admits(self, peer: Peer, verb: bytes) -> bool:
         """Return whether ``peer`` may ask for ``verb``, which may be anything."""

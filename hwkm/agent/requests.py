@@ -42,7 +42,10 @@ def described(asked: GetKey) -> str:
         one_line(asked.environment.get(name, b"-").decode("utf-8", "replace"), 127)
         for name in ENVIRONMENT[:2]
     )
-    return f"{operation} {volume} ({one_line(' '.join(asked.words), 300) or '-'})"
+    try:
+        return f"{operation} {volume} {bacula.described(parse_options(asked.words, {}))}"
+    except HwkmError:
+        return f"{operation} {volume} ({one_line(' '.join(asked.words), 300) or '-'})"
 
 
 def fields_of(asked: GetKey, error: HwkmError) -> dict[str, object]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,13 @@ from . import raw
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from tests.getkey.home import Home
 
 READY_SECONDS = 30.0
+WAIT_SECONDS = 30.0
 END_SECONDS = 30.0
 FIRST_SOCKET = 3
 """The number under which systemd hands over the first socket."""
@@ -156,3 +158,11 @@ def _count_ready(home: Home) -> int:
 
 def _hand_over(listener: socket.socket) -> None:
     os.dup2(listener.fileno(), FIRST_SOCKET)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true that an agent does in its own time."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not true():
+        assert time.monotonic() < end, "it did not become true"
+        time.sleep(0.05)

@@ -722,6 +722,15 @@ def test_keys_without_an_agent(client: Client, home: Home) -> None:
     assert "the agent was not used" not in home.log[-1]
 
 
+def test_a_configuration_that_may_not_be_read_is_not_the_reason(client: Client) -> None:
+    """Where the agent alone may read it, what is wrong is that there is no agent."""
+    client.use_hwkm()
+    before = ["--socket", str(client.socket), "--config", "/nonexistent/config.toml"]
+    answer = client.ask(before=before)
+    assert answer.error.startswith(f"no agent at {client.socket}: No such file or directory; ")
+    assert "Start the agent" in answer.error
+
+
 def test_a_failure_without_an_agent_says_so_too(client: Client, home: Home) -> None:
     client.use_hwkm()
     before = ["--socket", str(client.socket), "--config", str(home.config)]

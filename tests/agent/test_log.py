@@ -24,6 +24,7 @@ from tests.getkey.replies import read_reply
 from tests.leaks.spellings import search
 
 from . import raw
+from .agents import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,7 +119,8 @@ class TestJson:
             assert connection.answer()[1].startswith(b"error: ")
         (line,) = about_keys(json_agent.home)
         assert (line["job"], line["error"], line["outcome"]) == ("9", "TokenError", "not given")
-        assert any(one["event"] == "token process" for one in lines(json_agent.home))
+        # The answer does not wait for that line.
+        until(lambda: any(one["event"] == "token process" for one in lines(json_agent.home)))
 
     def test_what_is_not_about_keys(self, json_agent: Agent) -> None:
         with json_agent.connect() as connection:

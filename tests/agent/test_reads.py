@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,7 +45,7 @@ def question(
 
 
 def ask(what: Message, number: int = 1, seconds: float = 60) -> Message:
-    (message,) = MessageReader(Ask).feed(pack_ask(number, time.monotonic() + seconds, what)[:])
+    (message,) = MessageReader(Ask).feed(pack_ask(number, time.monotonic() + seconds, what))
     return message
 
 
@@ -51,7 +53,9 @@ def ask(what: Message, number: int = 1, seconds: float = 60) -> Message:
 def _reads(home: Home, tmp_path: Path) -> Iterator[Reads]:
     site = Installation(load(home.config), PinReader())
     with site.tokens() as tokens:
-        yield Reads(site, site.manager(tokens, site.keystore(keep=True)), Log(str(tmp_path / "log")))
+        yield Reads(
+            site, site.manager(tokens, site.keystore(keep=True)), Log(str(tmp_path / "log"))
+        )
 
 
 def test_those_at_the_front_are_taken(reads: Reads) -> None:
@@ -106,10 +110,12 @@ def test_each_gets_its_own_answer(agent: Agent) -> None:
 def test_one_that_is_damaged_keeps_no_other(agent: Agent, home: Home) -> None:
     names = [f"Vol-{number}" for number in range(CLIENTS)]
     given = {name: read_reply(agent.getkey("LABEL", name)) for name in names}
-    home.query(
-        "UPDATE generation SET state = 'odd' WHERE volume_id = "
-        f"(SELECT volume_id FROM volume WHERE name = '{names[0]}')"
-    )
+    with closing(sqlite3.connect(home.path / "keystore.db")) as connection, connection:
+        connection.execute(
+            "UPDATE generation SET state = 'odd' WHERE volume_id = "
+            "(SELECT volume_id FROM volume WHERE name = ?)",
+            (names[0],),
+        )
 
     def client(name: str) -> None:
         with agent.connect() as connection:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from hwkm.scsi import emulator
 from tests.getkey.tape import StorageDaemon
+
+from .agents import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
     from tests.getkey.home import Home
 
     from .agents import Agent
-
-WAIT_SECONDS = 30.0
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def station(home: Home, tmp_path: Path, *more: str) -> StorageDaemon:
