@@ -138,15 +138,21 @@ def concerns_a_drive(request: Request, job: Job) -> bool:
     return on_medium is Delivery.DRIVE
 
 
-def serve(request: Request, job: Job, log: Log, give: Give | None = None) -> bytes:
+def serve(
+    request: Request,
+    job: Job,
+    log: Log,
+    give: Give | None = None,
+    begun: float | None = None,
+) -> bytes:
     """Answer one request: the reply with the key, or the line that says why there is none.
 
-    ``give`` stands for what would get the key, where that was done already.
+    ``give`` stands for what would get the key, where that was done already, and ``begun`` is when.
     """
     what = f"{request.operation} {request.volume} {described(job.options)}"
     fields = fields_of(request.operation, request.volume, job.options)
     fields |= {"user": job.caller.who}
-    begun = time.monotonic()
+    begun = begun or time.monotonic()
     try:
         handout, drive = (give or _give)(request, job)
     except HwkmError as error:

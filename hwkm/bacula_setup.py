@@ -34,6 +34,8 @@ DEFAULT_SOCKET: Final = Path("/run/hwkm/agent.sock")
 CHANGER: Final = "/etc/bacula/scripts/mtx-changer %c %o %S %a %d"
 """Bacula's own script with the arguments that its manual gives, where none is known."""
 
+ROOTS_GROUP: Final = "root"
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -107,11 +109,16 @@ class Setup:
     def group_commands(self) -> list[str]:
         """Commands for root that put users into groups, where they are not yet."""
         service, wanted = self.service, []
-        if self._needs_socket_group:
+        if self._needs_socket_group and not self.shares_roots_group:
             wanted.append((service.socket_group, self.sd_user))
         if service.config.policy.uses_drives:
             wanted.append((DRIVE_GROUP, service.account.pw_name))
         return [f"usermod -aG {group} {user}" for group, user in wanted if not _is_in(user, group)]
+
+    @property
+    def shares_roots_group(self) -> bool:
+        """Whether only members of root's own group would reach the socket."""
+        return self._needs_socket_group and self.service.socket_group == ROOTS_GROUP
 
     @property
     def _needs_socket_group(self) -> bool:
@@ -198,7 +205,14 @@ def _groups(setup: Setup) -> Iterator[Check]:
         _, _, group, user = command.split(" ", 3)
         advice = f"{command}, and start what runs as that user anew"
         yield fail("groups", f"user {printable(user)} is not in group {printable(group)}", advice)
-    if not setup.group_commands:
+    if setup.shares_roots_group:
+        yield fail(
+            "groups",
+            f"the agent's socket belongs to the group {ROOTS_GROUP}, which nobody should join",
+            "Name another in the configuration ([agent] group), or give the installation a user "
+            "of its own (hwkm init --owner)",
+        )
+    elif not setup.group_commands:
         yield ok("groups", "everyone is in the groups that are needed")
 
 

@@ -69,7 +69,7 @@ def _refused(error: HwkmError, options: Options) -> str:
     """Say why nothing can be done here; where an agent should have done it, that comes first."""
     if not options.no_agent:
         return error.diagnostics()
-    return f"{options.no_agent}; without it, {error}. Start the agent: hwkm agent run"
+    return f"{options.no_agent}; without it, {error}. Start the agent"
 
 
 def _troubled(trouble: str) -> bytes:

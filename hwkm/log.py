@@ -51,7 +51,9 @@ class Log:
 
 def one_line(text: str, limit: int = 1000) -> str:
     """Return ``text`` on one line of at most ``limit`` characters, without control characters."""
-    shown = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    shown = " ".join(text.split())
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else " " for c in shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

@@ -72,7 +72,8 @@ class Reads:
         """
         start = time.monotonic()
         results = self._manager.read_all([read.wanted for read in reads])
-        replies = [self._reply(*pair) for pair in zip(reads, results, strict=True)]
+        pairs = zip(reads, results, strict=True)
+        replies = [self._reply(read, result, start) for read, result in pairs]
         each = (time.monotonic() - start) / len(reads)
         self._most = max(2, min(2 * self._most, MOST, int(SECONDS / max(each, SHORTEST))))
         return replies
@@ -92,10 +93,10 @@ class Reads:
             return None  # by itself it is told why, and that is recorded
         return WaitingRead(ask, request, job)
 
-    def _reply(self, read: WaitingRead, result: Handout | HwkmError) -> Reply:
+    def _reply(self, read: WaitingRead, result: Handout | HwkmError, begun: float) -> Reply:
         def give(_request: Request, _job: Job) -> tuple[Handout, str]:
             if isinstance(result, HwkmError):
                 raise result
             return result, ""
 
-        return reply_of(serve(read.request, read.job, self._log, give))
+        return reply_of(serve(read.request, read.job, self._log, give, begun))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _CLOSE_SECONDS = 2.0
 """How long the process has to log out when it is no longer needed."""
+_BURIAL_SECONDS = 0.01
+"""How often it is looked whether the end of a process was seen to."""
 _WHO = "the process that owns the token"
 _HANGS = f"{_WHO} did not answer in time"
 _NOT_YET = f"{_WHO} was not started yet"
@@ -187,11 +189,9 @@ class TokenLink:
         """
         try:
             async with asyncio.timeout_at(deadline):
-                await self._settled.wait()
-                if self._running is None:
-                    raise TokenError(f"{self._problem}{self._next()}", hint=_HINT)
+                running = await self._ready()
                 # Its answer may still come after the deadline, and tells that it does not hang.
-                return await asyncio.shield(self._running.ask(what, deadline))
+                return await asyncio.shield(running.ask(what, deadline))
         except TimeoutError:
             raise TokenError(_HANGS, hint=_HINT) from None
 
@@ -227,6 +227,19 @@ class TokenLink:
 
     # below
 
+    async def _ready(self) -> _Running:
+        """Return the process, waiting for it if another is just being started.
+
+        :raises TokenError: if none is to be started soon.
+        """
+        while True:
+            await self._settled.wait()
+            if self._running is None:
+                raise TokenError(f"{self._problem}{self._next()}", hint=_HINT)
+            if not self._running.problem:
+                return self._running
+            await asyncio.sleep(_BURIAL_SECONDS)
+
     async def _begin(self) -> list[HwkmError]:
         loop = asyncio.get_running_loop()
         child = self._start()
@@ -252,7 +265,10 @@ class TokenLink:
                 self._log.error(f"a token can't be used: {error.diagnostics()}", **fields)
 
     async def _bury(self, failed: _Running) -> None:
+        now = asyncio.get_running_loop().time()
         self._running, self._problem = None, failed.problem
+        if self._due <= now:
+            self._settled.clear()  # who asks in the meantime waits for the next one
         how = await ended(failed.child)
         if failed.problem != _HANGS:
             self._problem += f": {how}"
@@ -270,6 +286,7 @@ class TokenLink:
                 return await self._begin()
             except OSError as error:
                 self._problem = f"{_WHO} can't be started: {error.strerror}"
+                self._settled.set()
                 self._log.error(self._problem)
 
     def _next(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,6 @@ _KEPT: dict[str, Any] = {
     "poolclass": QueuePool,
     "pool_size": 1,
     "max_overflow": -1,
-    "pool_pre_ping": True,
 }
 _NOT_KEPT: dict[str, Any] = {"poolclass": NullPool}
 
@@ -151,7 +151,11 @@ def make_engine(url: URL, *, keep: bool = False) -> Engine:
     options = special.connect_options(url)
     try:
         engine = create_engine(
-            url, connect_args=options, hide_parameters=True, **(_KEPT if keep else _NOT_KEPT)
+            url,
+            connect_args=options,
+            hide_parameters=True,
+            pool_pre_ping=keep and not sqlite.is_sqlite(url),  # a file is looked at in another way
+            **(_KEPT if keep else _NOT_KEPT),
         )
     except (ImportError, NoSuchModuleError) as error:
         raise ConfigError(f"no driver for {url.drivername} is installed: {error}") from error
@@ -198,9 +202,9 @@ def errors() -> Iterator[None]:
     """Turn what the database raises into a :class:`KeystoreError` that says what to do."""
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
         # PostgreSQL's further lines are details and hints of its own.
-        text = str(error.orig).partition("\n")[0]
+        text = str(getattr(error, "orig", error)).partition("\n")[0]
         raise KeystoreError(f"the keystore failed: {text}", hint=_advice(text)) from error
     except SQLAlchemyError as error:
         raise KeystoreError(f"the keystore failed: {type(error).__name__}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hwkm.checks import Check, Status
@@ -77,6 +78,7 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+@lru_cache(maxsize=64)  # they hardly change, and are read for every key
 @refusing_damage("the record of a master key")
 def read_master(row: Row[Any]) -> MasterKey:
     """Return the master key in ``row``.

@@ -14,6 +14,7 @@ from hwkm.checks import Status
 from hwkm.envelope import MAX_GENERATION, Envelope
 from hwkm.errors import KeystoreError, PolicyError
 from hwkm.keystore import schema
+from hwkm.keystore.hot import Hot
 from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, Proof, State
 from hwkm.keystore.rows import (
     event_values,
@@ -54,9 +55,8 @@ def _generations() -> Select[Any]:
     )
 
 
-# Statements that each handing out of a key needs, made once: making one takes longer than its
-# execution.
-_MASTERS = select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id)
+# Statements that each handing out of a key needs.
+_MASTERS = Hot(select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id))
 _VOLUME = (
     select(schema.volume.c.volume_id)
     .where(schema.volume.c.name == bindparam("volume"))
@@ -71,18 +71,22 @@ _NEWEST = (
     .scalar_subquery()
     .label("blob")
 )
-_STORED = _generations().add_columns(_NEWEST).where(_KEY_IDS).order_by(None)
+_STORED = Hot(_generations().add_columns(_NEWEST).where(_KEY_IDS).order_by(None), several="key_ids")
 # As everybody does it: first the volume, then what belongs to it, and several in one order.
-_HOLD = (
+_HOLD = Hot(
     select(_GENERATION.key_id, _GENERATION.state)
     .join_from(schema.generation, schema.volume)
     .where(_KEY_IDS)
     .order_by(_GENERATION.volume_id, _GENERATION.key_id)
-    .with_for_update(of=[schema.volume, schema.generation])
+    .with_for_update(of=[schema.volume, schema.generation]),
+    several="key_ids",
 )
-_ADD_EVENTS = insert(schema.event).returning(_EVENT.event_id, sort_by_parameter_order=True)
+_ADD_EVENTS = Hot(
+    insert(schema.event).returning(_EVENT.event_id, sort_by_parameter_order=True),
+    columns=[column.name for column in _EVENT if column is not _EVENT.event_id],
+)
 _GIVEN_BY = bindparam("given_by", type_=schema.Count)
-_HAND_OUT = (
+_HAND_OUT = Hot(
     update(schema.generation)
     .where(
         _GENERATION.key_id == bindparam("given_key"),
@@ -120,7 +124,7 @@ class Transaction:
 
     def masters(self) -> list[MasterKey]:
         """Return all master keys, the oldest first."""
-        return [read_master(row) for row in self.connection.execute(_MASTERS)]
+        return [read_master(row) for row in _MASTERS.rows(self.connection)]
 
     # volumes and generations
 
@@ -173,12 +177,14 @@ class Transaction:
 
     def stored(self, key_ids: Sequence[bytes]) -> dict[bytes, Stored]:
         """Return what there is of several keys: the generation and its newest envelope."""
-        rows = self.connection.execute(_STORED, {"key_ids": key_ids})
+        if not key_ids:
+            return {}
+        rows = _STORED.rows(self.connection, {"key_ids": key_ids})
         return {row.key_id: Stored(read_generation(row), row.blob) for row in rows}
 
     def hold(self, key_ids: Sequence[bytes]) -> dict[bytes, str]:
         """Return the states of several keys, and keep other writers from them and their volumes."""
-        rows = self.connection.execute(_HOLD, {"key_ids": key_ids})
+        rows = _HOLD.rows(self.connection, {"key_ids": key_ids})
         return {row.key_id: row.state for row in rows}
 
     def generations(self, volume: str) -> list[Generation]:
@@ -203,17 +209,17 @@ class Transaction:
 
     def hand_out(self, key_id: bytes, event_id: int) -> None:
         """Remember that ``event_id`` is the last that gave this key, unless a later one did."""
-        self.connection.execute(_HAND_OUT, {"given_key": key_id, "given_by": event_id})
+        _HAND_OUT.many(self.connection, [{"given_key": key_id, "given_by": event_id}])
 
     def hand_out_all(self, events: Sequence[Event]) -> None:
         """Add the events that give several keys, held by now, and remember them."""
         values = [event_values(event) for event in events]
-        numbers = self.connection.execute(_ADD_EVENTS, values).scalars()
+        numbers = _ADD_EVENTS.many_numbers(self.connection, values)
         given = [
             {"given_key": event.key_id, "given_by": number}
             for event, number in zip(events, numbers, strict=True)
         ]
-        self.connection.execute(_HAND_OUT, given)
+        _HAND_OUT.many(self.connection, given)
 
     def envelope(self, key_id: bytes) -> bytes | None:
         """Return the newest revision of a key's envelope."""
@@ -256,7 +262,7 @@ class Transaction:
 
     def add_event(self, event: Event) -> int:
         """Add an event and return its number; numbers only ever grow."""
-        return int(self.connection.execute(_ADD_EVENTS, [event_values(event)]).scalar_one())
+        return _ADD_EVENTS.many_numbers(self.connection, [event_values(event)])[0]
 
     def events(self, volume: str | None = None) -> list[Event]:
         """Return the events, of one volume or all, in the order they happened."""
