@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         reply = result.answer if not result.trouble else _troubled(result.trouble)
         noise, problems = result.noise, [result.trouble] if result.trouble else []
     except HwkmError as error:
-        problems, reply = [error.diagnostics()], error_line(_refused(error, options))
+        problems = [_refused(error, options)]
+        reply = error_line(problems[0])
     except Exception as error:  # noqa: BLE001  # Bacula must get its answer
         problems = [f"internal error: {supervise.where(error)}"]
         reply = error_line(f"hwkm failed: {type(error).__name__}; its log says more")
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 def _log_afterwards(log: Log, options: Options, noise: bytes, problems: list[str]) -> None:
     """Log what is not part of a decision; not before the answer, since a log can be slow."""
     asked = f"getkey {described(options)}"
-    if options.no_agent:
+    if options.no_agent and not any(options.no_agent in problem for problem in problems):
         log.warning(f"{asked}: the agent was not used: {options.no_agent}")
     if noise:
         log.warning(f"{asked}: printed by a library: {noise.decode('utf-8', 'replace')}")
