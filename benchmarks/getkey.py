@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tests.bacula.chroot import STORAGE, STORAGE_ENV, Chroot, why_not
 from tests.bacula.install import install_hwkm
-from tests.bacula.keymanager import COMMAND, KeyManager
+from tests.bacula.keymanager import HOME as INSTALLATION
+from tests.bacula.keymanager import KeyManager, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def commands(chroot: Chroot) -> list[Command]:
     install_hwkm(chroot)
     KeyManager(chroot).init()
     chroot.run(["install", "-d", "-m", "0700", "-o", "bacula", "-g", "tape", HOME])
-    getkey = COMMAND.replace("%a", "/srv/none").replace("%i", "1").split()
+    getkey = command(INSTALLATION, "/srv/none").replace("%i", "1").split()
     script = key_manager(chroot)
     plain = key_manager_argv(script, "plain")
     master = [*key_manager_argv(script, "master"), "--config", master_key(chroot)]

@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hwkm import issuing
+from hwkm.checks import Check, fail, ok
 from hwkm.drivers import chip
 from hwkm.drivers.choose import Choice, choose
 from hwkm.drivers.lock import drive_lock
+from hwkm.drivers.readback import same_name
 from hwkm.drivers.report import NotEncryptedError
 from hwkm.drivers.tape import TapeDriver
 from hwkm.envelope import Envelope, fit
 from hwkm.errors import DeviceError, EnvelopeError, HwkmError, NotFoundError, ParseError
 from hwkm.keystore.records import Proof, ProofKind, State
 from hwkm.policy import Delivery
-from hwkm.scsi.inventory import identify_drive
+from hwkm.scsi.encryption import TapeEncryption
+from hwkm.scsi.inventory import identify_drive, same_cartridge
 from hwkm.scsi.worker import WorkerTransport
 from hwkm.service import OwnTokens
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from hwkm.checks import Check
     from hwkm.drivers.report import ClearReport, HoldReport, LoadReport, ProveReport
     from hwkm.drivers.tape import NextKey
     from hwkm.installation import Installation
@@ -63,7 +65,8 @@ def open_drive(
     :raises DeviceError: if there is no drive, or another process does not let go of it.
     """
     with closing(WorkerTransport(device, deadline=deadline)) as transport:
-        serial = identify_drive(transport).serial
+        # Through a session, which waits for a drive that is busy.
+        serial = identify_drive(TapeEncryption(transport).transport).serial
     with (
         drive_lock(runtime_dir, serial, seconds) as descriptor,
         closing(WorkerTransport(device, keep=(descriptor,), deadline=deadline)) as transport,
@@ -130,8 +133,10 @@ class Deliveries:
         :raises NotFoundError: if the block is encrypted with a key that is neither on record nor
             in the cartridge's chip.
         """
+        self.clear_stray(driver)
         wanted = driver.next_key()
         if not wanted.is_encrypted:
+            self.keep_clear(driver)  # nothing asks for the key that may be in it
             return None
         found = self._find(wanted.names)
         if found is not None:
@@ -170,11 +175,14 @@ class Deliveries:
         pin = report.wrapping_key if report.wrapping_key != on_record else None
         try:
             if new:
-                report = replace(report, checks=(*report.checks, _keep_on_chip(driver, handout)))
+                report = _with_chip(driver, handout, report)
             self._record(header.key_id, ProofKind.LOAD, report, pin=pin)
+        except HwkmError as error:
+            # What can't be put on record is not used.
+            raise _undone(driver, error) from error
         except BaseException:
             with suppress(HwkmError):
-                driver.clear()  # what can't be put on record is not used
+                driver.clear()
             raise
         return report
 
@@ -213,6 +221,8 @@ class Deliveries:
                 hint="Load the volume's with hwkm drive load or hwkm drive auto",
             )
         report = driver.prove(found.key_id, self._counter(found.key_id, driver))
+        loaded_for = self._loaded_for(found.key_id, report)
+        report = replace(report, checks=(*report.checks, loaded_for))
         self._record(found.key_id, ProofKind.PROVE, report)
         return found, report
 
@@ -252,7 +262,7 @@ class Deliveries:
         blob = driver.envelope_on_chip()
         with suppress(ParseError):
             header = Envelope.parse(blob or b"").header
-            if header.key_id in wanted.names:
+            if any(same_name(header.key_id, one) for one in wanted.names):
                 return self.fetch(header.volume, label=blob)
         raise NotFoundError(
             "the tape is encrypted with a key that is not on record, nor in the cartridge's chip "
@@ -274,6 +284,16 @@ class Deliveries:
             last = transaction.last_proof(key_id, ProofKind.LOAD)
         here = last is not None and last.drive_serial == driver.identify()[0].serial
         return last.counter if last is not None and here else None
+
+    def _loaded_for(self, key_id: bytes, report: ProveReport) -> Check:
+        """Judge whether the key was loaded for the cartridge that was looked at."""
+        with self._reading() as transaction:
+            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        name = "loaded for"
+        if last is None or last.cartridge_serial in ("", report.cartridge.serial):
+            return ok(name, "this cartridge")
+        seen = f"cartridge {last.cartridge_serial}, and this is {report.cartridge.serial}"
+        return fail(name, seen, "It bears another volume's key: write it anew, with its own")
 
     def _was_loaded_here(self, driver: TapeDriver, key_id: bytes) -> bool:
         """Return whether the key's last load was into this drive, for the cartridge in it."""
@@ -316,6 +336,33 @@ class Deliveries:
 
     def _reading(self) -> AbstractContextManager[Transaction]:
         return self.installation.keystore().open().reading()
+
+
+def _with_chip(driver: TapeDriver, handout: Handout, report: LoadReport) -> LoadReport:
+    """Keep the envelope in the chip too, and make sure that the drive is as it was before.
+
+    :raises DeviceError: if it is not.
+    """
+    kept = _keep_on_chip(driver, handout)
+    again = driver.holds(report.key_id)
+    same = again.cartridge is not None and same_cartridge(report.cartridge, again.cartridge)
+    if not (again.encrypted and same and again.counter == report.counter):
+        raise DeviceError(
+            "the drive lost the key, or its cartridge, after it was read back",
+            hint="See hwkm drive status, and what resets the drive or moves cartridges",
+        )
+    return replace(report, checks=(*report.checks, kept))
+
+
+def _undone(driver: TapeDriver, error: HwkmError) -> HwkmError:
+    """Take the key out; return the error, or another that says that the drive may hold it."""
+    with suppress(HwkmError):
+        if driver.clear().cleared:
+            return error
+    return DeviceError(
+        f"{error}; THE DRIVE MAY STILL HOLD THE KEY",
+        hint="Power-cycle the drive: that takes every key out",
+    )
 
 
 def _keep_on_chip(driver: TapeDriver, handout: Handout) -> Check:

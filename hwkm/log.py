@@ -13,6 +13,9 @@ import time
 SYSLOG = "syslog"
 SYSLOG_SECONDS = 2.0
 """How long to wait for a syslog daemon that takes nothing. syslog(3) would wait for ever."""
+IMPATIENT_SECONDS = 30.0
+_impatient_until: dict[str, float] = {}
+"""Until when a socket is not waited for, by its path."""
 _SOCKET = "/dev/log"
 _LEVELS = {"info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING, "error": syslog.LOG_ERR}
 
@@ -84,14 +87,21 @@ def send(level: str, line: str) -> None:
 def send_datagram(path: str, message: bytes) -> None:
     """Send a message to the socket at ``path``.
 
+    A daemon that took nothing in time is not waited for again for a while.
+
     :raises OSError: if nobody takes it in time.
     """
     import socket  # not needed where a file is logged to
 
+    patient = time.monotonic() >= _impatient_until.get(path, 0.0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.settimeout(SYSLOG_SECONDS)
+        sender.settimeout(SYSLOG_SECONDS if patient else 0)
         sender.connect(path)
-        sender.send(message)
+        try:
+            sender.send(message)
+        except TimeoutError:
+            _impatient_until[path] = time.monotonic() + IMPATIENT_SECONDS
+            raise
 
 
 def _stamp() -> str:

@@ -17,6 +17,7 @@ from hwkm.drivers.attempts import TooManyKeysError
 from hwkm.drivers.choose import Choice, choose
 from hwkm.errors import DeviceError, HwkmError
 from hwkm.policy import Delivery
+from hwkm.scsi.transport import NoTapeDriveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from hwkm.drivers.tape import TapeDriver
     from hwkm.keys import Cipher
     from hwkm.manager import Handout
+
+
+_IN_CLEAR = (
+    "the label could be read though the drive held no key: on a 3592 that is so, on others the "
+    "label is in clear, or --device is not the Storage Daemon's drive; see hwkm drive prove"
+)
 
 
 @contextmanager
@@ -38,24 +45,28 @@ def at(device: str, deliveries: Deliveries, deadline: float) -> Iterator[Mount]:
     runtime_dir = deliveries.installation.config.runtime_dir
     patience = min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))
     with ExitStack() as stack:
-        driver, why_none = None, ""
+        driver, why_none, trouble = None, "", None
         try:
             driver = stack.enter_context(open_drive(device, runtime_dir, patience, deadline))
-        except DeviceError as error:
+        except NoTapeDriveError as error:
             why_none = str(error)
-        yield Mount(deliveries, driver, why_none)
+        except DeviceError as error:
+            why_none, trouble = str(error), error
+        yield Mount(deliveries, driver, why_none, trouble)
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A device with a volume in it; ``driver`` is None where no drive could be opened.
+    """A device with a volume in it; ``driver`` is None where there is none, as ``why_none`` says.
 
+    ``trouble`` is what keeps a drive that may be there from being opened: it may hold a key.
     Keys are handed out with a text that says who encrypts, and why.
     """
 
     deliveries: Deliveries
     driver: TapeDriver | None
     why_none: str
+    trouble: DeviceError | None = None
 
     def label(self, volume: str, cipher: Cipher | None) -> tuple[Handout, str]:
         """Make a new generation of ``volume``; if the drive is to encrypt it, put its key there.
@@ -66,6 +77,8 @@ class Mount:
         :raises DeviceError: if the drive fails, and the policy wants no other; or if it holds
             a key that does not come out.
         """
+        if self.trouble is not None:
+            raise self.trouble
         wanted = self.deliveries.installation.config.policy.rule_for(volume).delivery
         choice = self._choose(wanted)
         if self.driver is not None and choice.delivery is Delivery.DRIVE:
@@ -90,7 +103,9 @@ class Mount:
         if self.deliveries.keys.delivery(volume, label) is Delivery.SOFTWARE:
             self._keep_clear()
             handout = self.deliveries.keys.read(volume, label, self.deliveries.caller)
-            return handout, "software encrypts"
+            unsure = (f"whether the drive holds a key is not known: {self.trouble}",)
+            notes = handout.notes if self.trouble is None else (*handout.notes, *unsure)
+            return replace(handout, notes=notes), "software encrypts"
         if self.driver is None:
             raise DeviceError(
                 f"volume {volume!r} is encrypted by a tape drive; {self.why_none}",
@@ -100,7 +115,8 @@ class Mount:
         handout = self.deliveries.fetch(volume, label=label)
         if self.deliveries.holds(self.driver, handout.envelope.header.key_id):
             return handout, "the drive encrypts: it holds the key"
-        return self._load(self.driver, handout, "the drive did not hold it")
+        loaded, how = self._load(self.driver, handout, "the drive did not hold it")
+        return replace(loaded, notes=(*loaded.notes, _IN_CLEAR)), how
 
     def _choose(self, wanted: Delivery | None) -> Choice:
         ability = None if self.driver is None else self.driver.ability()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hwkm import supervise
@@ -65,12 +65,14 @@ _CHUNK = 65536
 # In the process of its own.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RemoteKeys:
     """Keys out of the tokens of the process at the other end of ``link``, until ``deadline``."""
 
     link: socket.socket
     deadline: float
+    _reader: MessageReader = field(default_factory=lambda: MessageReader(Answer), init=False)
+    _asked: int = field(default=0, init=False)
 
     def label(
         self,
@@ -109,15 +111,18 @@ class RemoteKeys:
         known = error if isinstance(error, HwkmError) else HwkmError(str(error))
         self._result(RecordFailure(operation, volume, _by(caller), Refusal.of(known)), Done)
 
-    def _key(self, call: KeyCall) -> Handout:
+    def _key(self, call: Label | Read | DriveKey) -> Handout:
         found = self._result(call, Key)
         envelope = Envelope.parse(found.envelope)
+        if envelope.header.volume != call.volume:
+            raise LinkError(f"a key of volume {envelope.header.volume!r} for {call.volume!r}")
         return Handout(VolumeKey(envelope.header.cipher, found.key), envelope, tuple(found.notes))
 
     def _result(self, call: KeyCall, kind: type[_R]) -> _R:
         try:
             self.link.settimeout(max(0.001, self.deadline - time.monotonic()))
-            self.link.sendall(pack_ask(0, self.deadline, call))
+            self._asked += 1
+            self.link.sendall(pack_ask(self._asked, self.deadline, call))
             result = unpack_result(self._receive().result)
         except OSError as error:
             raise TokenError("the process that owns the token did not answer in time") from error
@@ -128,10 +133,10 @@ class RemoteKeys:
         return result
 
     def _receive(self) -> Answer:
-        reader = MessageReader(Answer)
+        """Return the answer to what was asked last; those that came too late are dropped."""
         while data := self.link.recv(_CHUNK):
-            for message in reader.feed(data):
-                if isinstance(message, Answer):
+            for message in self._reader.feed(data):
+                if isinstance(message, Answer) and message.number == self._asked:
                     return message
         raise ConnectionResetError("the agent is gone")
 

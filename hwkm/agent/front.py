@@ -39,6 +39,7 @@ from hwkm.token import pin_guard
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from pathlib import Path
 
     from hwkm.agent.children import Child
     from hwkm.agent.messages import GetKey
@@ -116,6 +117,8 @@ class Front:
         handed_over = systemd.listen_fds()
         path = self._installation.config.agent.socket
         listeners = handed_over or [listening.listen(self._installation.config.agent)]
+        if handed_over:
+            self._admit(path)
         servers: list[asyncio.Server] = []
         for note in notes:
             self._log.warning(note)
@@ -134,6 +137,8 @@ class Front:
         serve = self._serve.get(verb)
         if serve is None or not self._allowed.admits(peer, verb):
             return self._refuse(peer, verb, known=serve is not None)
+        if self._status.in_flight >= self._limits.in_flight:
+            return NO, b"the agent has too many requests to answer"
         begun = time.monotonic()
         deadline = begun + self._limits.answer_seconds
         self._status.in_flight += 1
@@ -210,7 +215,7 @@ class Front:
     def _refuse(self, peer: Peer, verb: bytes, *, known: bool) -> Sequence[bytes]:
         shown = one_line(verb.decode("utf-8", "replace"), 32)
         why = f"{peer.user} may not ask for {shown!r}" if known else f"there is no {shown!r}"
-        self._refusals.note(peer, shown, why)
+        self._refusals.note(peer, shown, why, known=known)
         self._status.finished(shown if known else "unknown", "", "not admitted", 0)
         return NO, why.encode()
 
@@ -222,6 +227,13 @@ class Front:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_end.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._in_background(self._reload()))
+
+    def _admit(self, path: Path) -> None:
+        """Give a socket of the service manager's the group and mode that are configured."""
+        try:
+            listening.admit(self._installation.config.agent, path)
+        except ConfigError as error:
+            self._log.warning(error.diagnostics())
 
     async def _serve_at(self, listener: socket.socket) -> asyncio.Server:
         # By itself a newer asyncio takes the name of a socket away that may be systemd's.

@@ -25,6 +25,8 @@ class Limits:
     """How long a connection may be without a request."""
     connections: int = 256
     connections_per_user: int = 64
+    in_flight: int = 256
+    """Requests that are worked on, those whose client has gone away too."""
     drive_jobs: int = 32
     textfile_seconds: float = 15.0
     """How often the metrics are written, if they go into a file."""

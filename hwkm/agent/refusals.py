@@ -21,16 +21,19 @@ class Refusals:
         self._log = log
         self._seen: dict[tuple[int, str], tuple[float, int]] = {}
 
-    def note(self, peer: Peer, verb: str, why: str) -> None:
-        """Log that ``peer`` was refused, unless a refusal of the same was logged just now."""
-        now = time.monotonic()
-        since, left_out = self._seen.get((peer.uid, verb), (-QUIET_SECONDS, 0))
+    def note(self, peer: Peer, verb: str, why: str, *, known: bool) -> None:
+        """Log that ``peer`` was refused, unless a refusal of the same was logged just now.
+
+        All verbs that are not ``known`` count as one: there is no end of them.
+        """
+        now, same = time.monotonic(), (peer.uid, verb if known else "")
+        since, left_out = self._seen.get(same, (-QUIET_SECONDS, 0))
         if now - since < QUIET_SECONDS:
-            self._seen[peer.uid, verb] = since, left_out + 1
+            self._seen[same] = since, left_out + 1
             return
         if len(self._seen) >= _REMEMBERED:
-            self._seen.clear()
-        self._seen[peer.uid, verb] = now, 0
+            del self._seen[next(iter(self._seen))]
+        self._seen[same] = now, 0
         more = f" ({left_out} more were not logged)" if left_out else ""
         fields = {"event": "refusal", "outcome": "not admitted", "verb": verb, "reason": why}
         fields |= {"user": peer.user, "peer": str(peer)}

@@ -20,7 +20,7 @@ from hwkm.agent.messages import (
 from hwkm.errors import HwkmError, TokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import msgspec
 
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from hwkm.agent.status import TokenStatus
     from hwkm.log import Log
 
-_CLOSE_SECONDS = 2.0
-"""How long the process has to log out when it is no longer needed."""
+_CLOSE_SECONDS = 15.0
+"""How long the process has to log out when it is no longer needed, or to end a login, for one that
+is cut off counts as a try of the PIN."""
 _BURIAL_SECONDS = 0.01
 """How often it is looked whether the end of a process was seen to."""
+_KILL_SECONDS = 2.0
+"""How long the end of a process that was killed is waited for."""
 _WHO = "the process that owns the token"
 _HANGS = f"{_WHO} did not answer in time"
 _NOT_YET = f"{_WHO} was not started yet"
@@ -212,7 +215,15 @@ class TokenLink:
             await self._running.idle.wait()
         await self.end()
         self._start = start
-        return await self.begin()
+        try:
+            return await self.begin()
+        except OSError as error:
+            # Whoever asks is told so, and it is tried again as after any other failure.
+            self._problem = f"{_WHO} can't be started: {error.strerror}"
+            self._due = asyncio.get_running_loop().time() + self._limits.restart_seconds
+            self._settled.set()
+            self._keeper = asyncio.create_task(self._begin_again_and_keep())
+            return [TokenError(self._problem)]
 
     async def end(self) -> None:
         """Let the process log out and end; one that is not done soon is killed."""
@@ -260,16 +271,23 @@ class TokenLink:
             await self._running.lost.wait()
             async with self._burying:
                 await self._bury(self._running)
-            for error in await self._begin_again():
-                fields = {"event": "token", "outcome": "failed", "reason": error.diagnostics()}
-                self._log.error(f"a token can't be used: {error.diagnostics()}", **fields)
+            self._report(await self._begin_again())
+
+    async def _begin_again_and_keep(self) -> None:
+        self._report(await self._begin_again())
+        await self._keep()
+
+    def _report(self, problems: Sequence[HwkmError]) -> None:
+        for error in problems:
+            fields = {"event": "token", "outcome": "failed", "reason": error.diagnostics()}
+            self._log.error(f"a token can't be used: {error.diagnostics()}", **fields)
 
     async def _bury(self, failed: _Running) -> None:
         now = asyncio.get_running_loop().time()
         self._running, self._problem = None, failed.problem
         if self._due <= now:
             self._settled.clear()  # who asks in the meantime waits for the next one
-        how = await ended(failed.child)
+        how = await _end_of(failed.child)
         if failed.problem != _HANGS:
             self._problem += f": {how}"
         self._due = max(self._due, asyncio.get_running_loop().time())
@@ -299,4 +317,21 @@ async def _end(running: _Running) -> None:
     end = asyncio.create_task(ended(running.child))
     await asyncio.wait([end], timeout=_CLOSE_SECONDS)
     running.child.kill()
-    await end
+    await _seen_to(end)
+
+
+async def _end_of(child: Child) -> str:
+    """Return how a process ended that was killed; one that the kernel holds is left behind."""
+    end = asyncio.create_task(ended(child))
+    await _seen_to(end)
+    return end.result() if end.done() else "it does not end: the kernel holds it"
+
+
+async def _seen_to(end: asyncio.Task[str]) -> None:
+    _ends.add(end)
+    end.add_done_callback(_ends.discard)
+    await asyncio.wait([end], timeout=_KILL_SECONDS)
+
+
+_ends: set[asyncio.Task[str]] = set()
+"""Waits for processes that were killed; one in the kernel's hands may take its time."""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from hwkm.checks import Status
 from hwkm.envelope import MAX_GENERATION, Envelope
 from hwkm.errors import KeystoreError, PolicyError
+from hwkm.keys import KEY_ID_BYTES
 from hwkm.keystore import schema
 from hwkm.keystore.hot import Hot
 from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, Proof, State
@@ -360,7 +361,9 @@ class Transaction:
 
         :raises PolicyError: if keys of several volumes are called so: only one of them is right.
         """
-        if (own := self.generation(name)) is not None:
+        # A key id may itself end in such bytes, so the name is cut and not stripped.
+        filled = not name[KEY_ID_BYTES:].strip(b" \0")
+        if filled and (own := self.generation(name[:KEY_ID_BYTES])) is not None:
             return own
         for spelling in (name, name.rstrip(b" \0")):
             joined = _generations().join(schema.key_name)

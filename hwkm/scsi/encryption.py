@@ -7,10 +7,11 @@ drive has shown of itself; which of these happened is listed in ``quirks``.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hwkm.errors import DeviceError, ParseError
 from hwkm.keys import SecretBytes
 from hwkm.scsi.ability import NEEDED_PAGES, EncryptionAbility, managed_by, why_not
 from hwkm.scsi.commands import security_protocol_in, security_protocol_out, test_unit_ready
@@ -267,15 +268,23 @@ class TapeEncryption:
         """Return the page that goes out for a request, with the key left out."""
         return _without_key(self._page_for(request))
 
-    def clear(self, scope: Scope = Scope.ALL_I_T_NEXUS) -> None:
+    def clear(self) -> None:
         """Take the key out: both modes DISABLE. Whether it is out, :meth:`status` says."""
         page = SetDataEncryption(
-            scope=scope,
+            scope=self._clearing_scope(),
             encryption_mode=EncryptionMode.DISABLE,
             decryption_mode=DecryptionMode.DISABLE,
             algorithm_index=self._index(),
         )
         self._send(page)
+
+    def _clearing_scope(self) -> Scope:
+        """Return the widest scope that the drive has; if it can't be asked, the widest there is."""
+        with suppress(DeviceError, ParseError):
+            management = self.management()
+            if management is not None and not management.all_i_t_nexus:
+                return Scope.LOCAL
+        return Scope.ALL_I_T_NEXUS
 
     def _page_for(self, request: KeyRequest) -> SetDataEncryption:
         page = request.page()

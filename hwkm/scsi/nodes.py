@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwkm.scsi.transport import DeviceAccessError
+from hwkm.scsi.transport import DeviceAccessError, NoTapeDriveError
 
 SYSFS = Path("/sys")
 DEVICES = Path("/dev")
@@ -50,7 +50,7 @@ def sg_node(path: Path, sysfs: Path = SYSFS) -> Path:
     """
     node = Path(os.path.realpath(path))
     if not node.exists():
-        raise DeviceAccessError(f"{path}: there is no such device", hint=_GIVE)
+        raise NoTapeDriveError(f"{path}: there is no such device", hint=_GIVE)
     if _LIN_TAPE.fullmatch(node.name):
         raise DeviceAccessError(
             f"{path} is a node of IBM's driver lin_tape, which hwkm does not use",
@@ -59,7 +59,7 @@ def sg_node(path: Path, sysfs: Path = SYSFS) -> Path:
     if _SG.fullmatch(node.name):
         return node
     if not _ST.fullmatch(node.name):
-        raise DeviceAccessError(f"{path} is no tape drive's node", hint=_GIVE)
+        raise NoTapeDriveError(f"{path} is no tape drive's node", hint=_GIVE)
     return node.with_name(_generic(path, sysfs / "class" / "scsi_tape" / node.name / "device"))
 
 

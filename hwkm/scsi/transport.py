@@ -91,6 +91,10 @@ class DeviceAccessError(TransportError):
     """The device can't be opened, or the system forbids the command."""
 
 
+class NoTapeDriveError(DeviceAccessError):
+    """What is named is certainly no tape drive."""
+
+
 class StatusError(DeviceError):
     """The device ended a command with a status other than GOOD and CHECK CONDITION (SAM-5, 5.3)."""
 

@@ -14,6 +14,7 @@ from hwkm.scsi.transport import (
     Command,
     CommandTimeoutError,
     DeviceAccessError,
+    NoTapeDriveError,
     OutcomeUnknownError,
     TransportError,
 )
@@ -25,6 +26,7 @@ _ERROR = struct.Struct(">BHHII")  # kind, host, driver; lengths of message, hint
 _KINDS: tuple[type[DeviceError], ...] = (
     CommandTimeoutError,
     OutcomeUnknownError,
+    NoTapeDriveError,
     DeviceAccessError,
     TransportError,
     DeviceError,
