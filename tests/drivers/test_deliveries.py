@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,16 +13,20 @@ import pytest
 from hwkm.deliveries import Deliveries, open_drive
 from hwkm.drivers.choose import Choice
 from hwkm.drivers.report import NotEncryptedError, WrappingKeyChangedError
+from hwkm.drivers.tape import TapeDriver
 from hwkm.errors import DeviceError, KeystoreError, NotFoundError
 from hwkm.keystore.engine import Keystore
 from hwkm.keystore.records import Proof, ProofKind
 from hwkm.manager import Caller
 from hwkm.policy import Delivery
 from hwkm.scsi import commands, emulator
+from hwkm.scsi.transport import CheckConditionError
 from hwkm.scsi.worker import WorkerTransport
+from tests.drivers.bench import Between
 from tests.keystore import homes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hwkm.scsi.completion import Completion
@@ -106,6 +110,70 @@ def test_what_cant_be_recorded_is_not_used(home: Home, drive: Path) -> None:
         with pytest.raises(KeystoreError):
             desk.load(driver, VOLUME)
         assert driver.held_names() == ()
+
+
+class AtTheChip(Between):
+    """Does something when the chip is about to be written."""
+
+    def __init__(self, path: Path, what: Callable[[], object]) -> None:
+        super().__init__(path)
+        self._what = what
+
+    def complete(self, command: Command) -> Completion:
+        if command.cdb[0] == commands.OpCode.WRITE_ATTRIBUTE:
+            self._what()
+        return super().complete(command)
+
+
+@pytest.mark.parametrize("what", ["reset", "power_cycle", "eject"])
+def test_what_happens_while_the_chip_is_written(home: Home, drive: Path, what: str) -> None:
+    """That comes after the key was read back, so the drive is looked at once more."""
+    port = AtTheChip(drive, getattr(emulator.Drive(drive), what))
+    desk, driver = deliveries(home), TapeDriver(port, runtime(home))
+    handout = desk.issue(VOLUME, Choice(Delivery.DRIVE, ""))
+    with pytest.raises(DeviceError, match=r"lost the key|changed"):
+        desk.deliver(driver, handout, new=True)
+    assert names_in(home, f"emulator:{drive}") == ()
+    assert not [proof for proof in proofs(home, ProofKind.LOAD) if proof.encrypted]
+
+
+def swapped(home: Home, path: Path) -> None:
+    """Leave the key of one cartridge in the drive with another."""
+    emulator.create(path, "ibm-lto-5", cartridge="L50001L5", quirks=("no-ckod",))
+    make_and_load(home, f"emulator:{path}")
+    emulator.Drive(path).eject()
+    emulator.Drive(path).insert("L50002L5")
+
+
+def test_a_blank_tape_gets_no_key_of_another(home: Home, tmp_path: Path) -> None:
+    swapped(home, path := tmp_path / "keeps")
+    with open_drive(f"emulator:{path}", runtime(home)) as driver:
+        assert driver.held_names() != ()
+        assert deliveries(home).auto(driver) is None
+        assert driver.held_names() == ()
+
+
+def test_what_bears_another_volumes_key_is_not_proved(home: Home, tmp_path: Path) -> None:
+    swapped(home, path := tmp_path / "keeps")
+    with closing(emulator.EmulatorTransport(path)) as port:
+        with suppress(CheckConditionError):  # the change of the cartridge
+            port.execute(commands.rewind())
+        port.execute(commands.write_block(b"data" * 100))
+    with open_drive(f"emulator:{path}", runtime(home)) as driver:
+        _, report = deliveries(home).prove(driver)
+    assert not report.encrypted
+    assert report.checks[-1].name == "loaded for"
+
+
+def test_names_that_a_drive_has_filled_up(home: Home) -> None:
+    desk = deliveries(home)
+    key_id = desk.issue(VOLUME, Choice(Delivery.DRIVE, "")).envelope.header.key_id
+    with home.keystore().reading() as transaction:
+        for name in (key_id, key_id.ljust(60, b"\0"), key_id.ljust(32)):
+            found = transaction.find_by_key_name(name)
+            assert found is not None
+            assert found.key_id == key_id
+        assert transaction.find_by_key_name(key_id + b"x") is None
 
 
 def test_a_key_that_outlived_its_cartridge(home: Home, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -206,6 +207,26 @@ class TestRefusals:
         assert daemon.label().error
         assert daemon.held() is None
         assert daemon.key_ids() == []
+
+    def test_a_drive_that_others_hold(self, daemon: StorageDaemon) -> None:
+        """It may hold a key: no label, and for a READ by software a warning."""
+        disk = ("--device", str(daemon.home.path))
+        wrapped = daemon.home.getkey("LABEL", "Mixed", options=disk).given.wrapped
+        (daemon.home.path / "run" / "drive-8031BDC7DB.lock").mkdir()
+        assert "drive's lock" in daemon.label().error
+        here = ("--device", daemon.device)
+        assert daemon.home.getkey("READ", "Mixed", wrapped, options=here).given.key != NOTHING
+        assert "whether the drive holds a key is not known" in daemon.home.log[-1]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+    @pytest.mark.parametrize(("uid", "mode"), [(65534, 0o666), (65534, 0o600), (0, 0o622)])
+    def test_an_emulated_drive_of_somebody_elses(
+        self, daemon: StorageDaemon, uid: int, mode: int
+    ) -> None:
+        """Whoever owns it would read the key."""
+        os.chown(daemon.path, uid, 0)
+        daemon.path.chmod(mode)
+        assert "is no emulated drive of ours" in daemon.ask("LABEL").error
 
     def test_a_drive_that_hangs(self, daemon: StorageDaemon) -> None:
         """There is an answer, with the reason, before Bacula loses patience."""
