@@ -25,8 +25,11 @@ def open_device(name: str) -> Port:
     if name.startswith(EMULATOR):
         # Real drives need nothing of it.
         from hwkm.scsi.emulator import EmulatorTransport
+        from hwkm.scsi.emulator.store import refuse_strangers
 
-        return EmulatorTransport(Path(name.removeprefix(EMULATOR)))
+        path = Path(name.removeprefix(EMULATOR))
+        refuse_strangers(path)
+        return EmulatorTransport(path)
     if name.startswith(ISCSI):
         raise DeviceError(
             f"{name}: hwkm itself does not speak iSCSI",

@@ -78,7 +78,7 @@ def _read(connection: sqlite3.Connection) -> str:
 @contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        _refuse_strangers(path, path.stat())  # SQLite would make the file
+        path.stat()  # SQLite would make the file
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise _not_a_drive(path, str(error)) from error
@@ -109,8 +109,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _refuse_strangers(path: Path, found: os.stat_result) -> None:
-    """Refuse a file of somebody else's, who would read the keys that are set in it."""
+def refuse_strangers(path: Path) -> None:
+    """Refuse a file of somebody else's, who would read the keys that are set in it.
+
+    :raises DeviceAccessError: if it is one, or is not there.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise _not_a_drive(path, error.strerror or str(error)) from error
     if found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise DeviceAccessError(
             f"{path} is no emulated drive of ours: it is somebody else's, or others can write",
