@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_FIELD_BYTES = 2048
 """Bacula's own limit on what a label holds: MAX_ENC_CIPHER_KEY_LEN."""
+DRIVE_MARGIN_SECONDS = 5.0
+"""How long before a request's deadline a drive that does not answer is given up, so that the reason
+can be said."""
 NULL_KEY_BYTES = 16
 """What Bacula wants for its cipher NULL, with which the Storage Daemon encrypts nothing."""
 
@@ -96,13 +99,18 @@ def parse_options(arguments: Sequence[str], environ: Mapping[str, str]) -> Optio
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a request needs beside itself; a drive must be done at ``drive_deadline``."""
+    """All that a request needs beside itself; ``deadline`` is by :func:`time.monotonic`."""
 
     installation: Installation
     keys: KeyService
     caller: Caller
     options: Options
-    drive_deadline: float
+    deadline: float
+
+    @property
+    def drive_deadline(self) -> float:
+        """When a drive must be done."""
+        return self.deadline - DRIVE_MARGIN_SECONDS
 
 
 def _give(request: Request, job: Job) -> tuple[Handout, str]:
@@ -113,7 +121,7 @@ def _give(request: Request, job: Job) -> tuple[Handout, str]:
         from hwkm import mounts
         from hwkm.deliveries import Deliveries
 
-        deliveries = Deliveries(job.installation, job.caller, job.keys)
+        deliveries = Deliveries.of(job.installation, job.caller, job.keys)
         with mounts.at(job.options.device, deliveries, job.drive_deadline) as mount:
             if request.operation == "LABEL":
                 return mount.label(request.volume, cipher)

@@ -17,7 +17,7 @@ from hwkm.drivers import chip
 from hwkm.drivers.choose import Choice, choose
 from hwkm.drivers.lock import drive_lock
 from hwkm.drivers.readback import same_name
-from hwkm.drivers.report import NotEncryptedError
+from hwkm.drivers.report import POWER_CYCLE, NotEncryptedError
 from hwkm.drivers.tape import TapeDriver
 from hwkm.envelope import Envelope, fit
 from hwkm.errors import DeviceError, EnvelopeError, HwkmError, NotFoundError, ParseError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hwkm.installation import Installation
     from hwkm.keys import Cipher
     from hwkm.keystore.records import Generation
+    from hwkm.keystore.source import KeystoreSource
     from hwkm.keystore.store import Transaction
     from hwkm.manager import Caller, Handout
     from hwkm.service import KeyService
@@ -84,11 +85,15 @@ class Deliveries:
     installation: Installation
     caller: Caller
     keys: KeyService
+    keystore: KeystoreSource
 
     @classmethod
-    def of(cls, installation: Installation, caller: Caller) -> Deliveries:
-        """Return the use cases with keys out of this process's own tokens."""
-        return cls(installation, caller, OwnTokens(installation))
+    def of(
+        cls, installation: Installation, caller: Caller, keys: KeyService | None = None
+    ) -> Deliveries:
+        """Return the use cases; without ``keys``, with those of this process's own tokens."""
+        service = OwnTokens(installation) if keys is None else keys
+        return cls(installation, caller, service, installation.keystore())
 
     def choose(self, driver: TapeDriver, volume: str) -> Choice:
         """Return who is to encrypt ``volume`` with this drive: by policy and by capability.
@@ -114,16 +119,6 @@ class Deliveries:
         If ``label``, the envelope in the volume's label, is given, it names the key.
         """
         return self.keys.drive_key(volume, self.caller, key_id=key_id, label=label)
-
-    def load(self, driver: TapeDriver, volume: str, accept: str = "") -> LoadReport:
-        """Put the key of the volume's newest generation into the drive, and read it back.
-
-        ``accept`` is the serial number of a drive whose new wrapping key is to be trusted.
-
-        :raises NotEncryptedError: naming the check that failed; the drive then holds no key.
-        :raises WrappingKeyChangedError: if the drive shows another wrapping key than before.
-        """
-        return self.deliver(driver, self.fetch(volume), accept=accept)
 
     def auto(self, driver: TapeDriver) -> tuple[Generation, LoadReport] | None:
         """Load the key that the tape asks for; None if its next block is not encrypted.
@@ -158,9 +153,11 @@ class Deliveries:
         """Put a key that was handed out into the drive; what that read back is recorded.
 
         ``name`` is what the tape calls the key, where that is not its key id. Of a ``new`` key the
-        envelope is kept in the cartridge's chip as well, if it can be.
+        envelope is kept in the cartridge's chip as well, if it can be. ``accept`` is the serial
+        number of a drive whose new wrapping key is to be trusted.
 
-        :raises NotEncryptedError, WrappingKeyChangedError: as :meth:`load` does.
+        :raises NotEncryptedError: naming the check that failed; the drive then holds no key.
+        :raises WrappingKeyChangedError: if the drive shows another wrapping key than before.
         :raises KeystoreError: if it can't be recorded; the drive then holds no key.
         """
         header = handout.envelope.header
@@ -202,7 +199,7 @@ class Deliveries:
 
         None if hwkm never did.
         """
-        if self.installation.keystore().is_missing():
+        if self.keystore.is_missing():
             return None
         with self._reading() as transaction:
             last = transaction.last_proof_in(driver.identify()[0].serial)
@@ -272,7 +269,7 @@ class Deliveries:
         )
 
     def _find(self, names: tuple[bytes, ...]) -> Generation | None:
-        if self.installation.keystore().is_missing():
+        if self.keystore.is_missing():
             return None  # a bare machine
         with self._reading() as transaction:
             found = (transaction.find_by_key_name(name) for name in names)
@@ -280,15 +277,13 @@ class Deliveries:
 
     def _counter(self, key_id: bytes, driver: TapeDriver) -> int | None:
         """Return the key instance counter after this drive's last load of the key."""
-        with self._reading() as transaction:
-            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        last = self._last_load(key_id)
         here = last is not None and last.drive_serial == driver.identify()[0].serial
         return last.counter if last is not None and here else None
 
     def _loaded_for(self, key_id: bytes, report: ProveReport) -> Check:
         """Judge whether the key was loaded for the cartridge that was looked at."""
-        with self._reading() as transaction:
-            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        last = self._last_load(key_id)
         name = "loaded for"
         if last is None or last.cartridge_serial in ("", report.cartridge.serial):
             return ok(name, "this cartridge")
@@ -297,8 +292,7 @@ class Deliveries:
 
     def _was_loaded_here(self, driver: TapeDriver, key_id: bytes) -> bool:
         """Return whether the key's last load was into this drive, for the cartridge in it."""
-        with self._reading() as transaction:
-            last = transaction.last_proof(key_id, ProofKind.LOAD)
+        last = self._last_load(key_id)
         drive, cartridge = driver.identify()
         return (
             last is not None
@@ -306,6 +300,10 @@ class Deliveries:
             and last.drive_serial == drive.serial
             and (last.cartridge_serial, last.barcode) == (cartridge.serial, cartridge.barcode)
         )
+
+    def _last_load(self, key_id: bytes) -> Proof | None:
+        with self._reading() as transaction:
+            return transaction.last_proof(key_id, ProofKind.LOAD)
 
     def _pinned(self, serial: str) -> bytes | None:
         with self._reading() as transaction:
@@ -329,13 +327,13 @@ class Deliveries:
             counter=report.counter,
             checks=report.checks,
         )
-        with self.installation.keystore().open().writing() as transaction:
+        with self.keystore.open().writing() as transaction:
             if pin is not None:
                 transaction.pin_wrapping_key(proof.drive_serial, pin, proof.at, self.caller.who)
             transaction.add_proof(proof, self.caller.who)
 
     def _reading(self) -> AbstractContextManager[Transaction]:
-        return self.installation.keystore().open().reading()
+        return self.keystore.open().reading()
 
 
 def _with_chip(driver: TapeDriver, handout: Handout, report: LoadReport) -> LoadReport:
@@ -361,7 +359,7 @@ def _undone(driver: TapeDriver, error: HwkmError) -> HwkmError:
             return error
     return DeviceError(
         f"{error}; THE DRIVE MAY STILL HOLD THE KEY",
-        hint="Power-cycle the drive: that takes every key out",
+        hint=POWER_CYCLE,
     )
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 20.0
 """After this long there is an answer, good or bad. Bacula would wait for 60."""
-DRIVE_MARGIN_SECONDS = 5.0
-"""How long before that a drive that does not answer is given up, so that the reason can be said."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,7 +91,7 @@ def _work(config: Config, options: Options, log: Log, deadline: float) -> bytes:
         log.error(f"getkey refused {described(options)}: {error}")
         return error_line(error.diagnostics())
     keys = OwnTokens(installation)
-    job = Job(installation, keys, caller, options, deadline - DRIVE_MARGIN_SECONDS)
+    job = Job(installation, keys, caller, options, deadline)
     return serve(request, job, log)
 
 

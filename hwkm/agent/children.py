@@ -6,6 +6,7 @@ and no keystore open.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -73,6 +74,33 @@ def fork(work: Callable[[socket.socket], None], log: Log) -> Child:
         os.setpgid(pid, pid)  # the child does so too: whoever is first
     theirs.close()
     return Child(pid, os.pidfd_open(pid), ours)
+
+
+async def ended(child: Child) -> str:
+    """Wait for the end of ``child``, and return how it ended, in words."""
+    loop = asyncio.get_running_loop()
+    seen = asyncio.Event()
+    loop.add_reader(child.ended, seen.set)
+    try:
+        await seen.wait()
+    finally:
+        loop.remove_reader(child.ended)
+    return child.reap()
+
+
+def see_to(child: Child) -> asyncio.Task[str]:
+    """Wait for the end of ``child`` in the background: one in the kernel's hands may take its time.
+
+    To be called once, in place of :func:`ended`; the task returns the same.
+    """
+    end = asyncio.create_task(ended(child))
+    _ends.add(end)
+    end.add_done_callback(_ends.discard)
+    return end
+
+
+_ends: set[asyncio.Task[str]] = set()
+"""What :func:`see_to` waits for; asyncio itself does not keep its tasks."""
 
 
 def _be_child(

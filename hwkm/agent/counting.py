@@ -14,7 +14,6 @@ from hwkm.agent import children
 from hwkm.agent.hardening import harden
 from hwkm.agent.messages import Count, Figures, LinkError, MessageReader, Refusal, pack
 from hwkm.agent.structured_log import log_of
-from hwkm.agent.token_link import ended
 from hwkm.errors import HwkmError, KeystoreError
 from hwkm.keystore.figures import count
 
@@ -61,7 +60,7 @@ async def run(installation: Installation) -> Figures:
     finally:
         child.link.close()
         child.kill()
-        await asyncio.shield(ended(child))
+        await asyncio.shield(children.see_to(child))
 
 
 async def _receive(link: socket.socket) -> Figures:

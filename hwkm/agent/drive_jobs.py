@@ -40,7 +40,6 @@ from hwkm.agent.messages import (
 )
 from hwkm.agent.requests import failed_reply, job_for, reply_of
 from hwkm.agent.structured_log import log_of
-from hwkm.agent.token_link import ended
 from hwkm.bacula import Request, serve
 from hwkm.envelope import Envelope
 from hwkm.errors import HwkmError, TokenError
@@ -184,17 +183,13 @@ async def run(
     finally:
         transport.abort()
         child.kill()
-        end = asyncio.create_task(ended(child))
-        _ends.add(end)
-        end.add_done_callback(_ends.discard)
+        end = children.see_to(child)
     if reply is None:
         raise HwkmError(f"the process that served the drive: {await end}", hint=_HINT)
     return reply
 
 
 _HINT = "hwkm drive status shows what the drive does"
-_ends: set[asyncio.Task[str]] = set()
-"""Waits for processes that were killed; one in the kernel's hands may take its time."""
 
 
 class _Relay(asyncio.Protocol):

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = (b"OPERATION", b"VOLUME_NAME", b"ENC_CIPHER_KEY", b"MASTER_KEYID")
 """What a request is made of, in the order of its frame's fields after the verb."""
-DRIVE_MARGIN_SECONDS = 5.0
-"""How long before a request's deadline a drive that does not answer is given up."""
 
 
 def parse(fields: Sequence[bytes], who: str) -> GetKey:
@@ -68,7 +66,7 @@ def job_for(asked: GetKey, installation: Installation, keys: KeyService, deadlin
     """
     options = parse_options(asked.words, {})
     caller = Caller(asked.who, options.job or None)
-    return Job(installation, keys, caller, options, deadline - DRIVE_MARGIN_SECONDS)
+    return Job(installation, keys, caller, options, deadline)
 
 
 def reply_of(text: bytes) -> Reply:

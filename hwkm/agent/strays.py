@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from hwkm.agent import children
 from hwkm.agent.hardening import harden
-from hwkm.agent.token_link import ended
 from hwkm.deliveries import Deliveries, open_drive
 from hwkm.errors import HwkmError
 from hwkm.manager import Caller
@@ -51,10 +50,9 @@ async def _clear(device: str, installation: Installation, log: Log) -> None:
         log.error(f"drive {device} was not looked at: {error.strerror}")
         return
     child.link.close()
-    end = asyncio.create_task(ended(child))
+    end = children.see_to(child)
     await asyncio.wait([end], timeout=SECONDS)
     child.kill()
-    await end
 
 
 def _look(device: str, installation: Installation, log: Log) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from hwkm.agent import children
 from hwkm.agent.messages import (
     Answer,
     LinkError,
@@ -41,18 +42,6 @@ _WHO = "the process that owns the token"
 _HANGS = f"{_WHO} did not answer in time"
 _NOT_YET = f"{_WHO} was not started yet"
 _HINT = "hwkm token probe shows whether the token works"
-
-
-async def ended(child: Child) -> str:
-    """Wait for the end of ``child``, and return how it ended, in words."""
-    loop = asyncio.get_running_loop()
-    seen = asyncio.Event()
-    loop.add_reader(child.ended, seen.set)
-    try:
-        await seen.wait()
-    finally:
-        loop.remove_reader(child.ended)
-    return child.reap()
 
 
 @dataclass(slots=True)
@@ -314,24 +303,14 @@ class TokenLink:
 
 async def _end(running: _Running) -> None:
     running.close()
-    end = asyncio.create_task(ended(running.child))
+    end = children.see_to(running.child)
     await asyncio.wait([end], timeout=_CLOSE_SECONDS)
     running.child.kill()
-    await _seen_to(end)
+    await asyncio.wait([end], timeout=_KILL_SECONDS)
 
 
 async def _end_of(child: Child) -> str:
     """Return how a process ended that was killed; one that the kernel holds is left behind."""
-    end = asyncio.create_task(ended(child))
-    await _seen_to(end)
-    return end.result() if end.done() else "it does not end: the kernel holds it"
-
-
-async def _seen_to(end: asyncio.Task[str]) -> None:
-    _ends.add(end)
-    end.add_done_callback(_ends.discard)
+    end = children.see_to(child)
     await asyncio.wait([end], timeout=_KILL_SECONDS)
-
-
-_ends: set[asyncio.Task[str]] = set()
-"""Waits for processes that were killed; one in the kernel's hands may take its time."""
+    return end.result() if end.done() else "it does not end: the kernel holds it"

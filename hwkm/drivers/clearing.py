@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwkm.checks import Check, fail, ok, warn
+from hwkm.drivers.report import POWER_CYCLE
 from hwkm.errors import DeviceError, ParseError
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from hwkm.scsi.pages.status import EncryptionStatus
 
 NO_KEY = "no key in force"
-_STILL_THERE = "Power-cycle the drive: that takes every key out; then see hwkm drive status"
+_STILL_THERE = f"{POWER_CYCLE}; then see hwkm drive status"
 
 
 def take_out(session: TapeEncryption) -> tuple[Check, ...]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hwkm.scsi.inventory import Cartridge, DriveIdentity
 
 
+POWER_CYCLE = "Power-cycle the drive: that takes every key out"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Report:
     """What all reports have: ``cartridge`` is None if none was loaded.
@@ -104,7 +107,7 @@ class NotEncryptedError(DeviceError):
         first = wrong.advice if wrong and wrong.advice else "See hwkm drive status"
         super().__init__(
             f"drive {report.drive.serial or report.drive.product}: not encrypted, {what}; {end}",
-            hint=first if out else "Power-cycle the drive: that takes every key out",
+            hint=first if out else POWER_CYCLE,
         )
         self.report = report
         self.cleared = out

@@ -58,7 +58,7 @@ def write_volume(station: Station, desk: Deliveries) -> bytes:
     choice = desk.choose(station.driver, VOL)
     assert choice.delivery is Delivery.DRIVE
     desk.issue(VOL, choice)
-    report = desk.load(station.driver, VOL)
+    report = desk.deliver(station.driver, desk.fetch(VOL))
     assert report.encrypted
     station.write_tape()
     return report.key_id

@@ -70,8 +70,9 @@ class Library:
         """Write a block with a new volume's key; return the key's id."""
         runtime_dir = self.home.installation().config.runtime_dir
         with open_drive(self.device, runtime_dir) as driver:
-            self.deliveries().issue("Vol-0001", Choice(Delivery.DRIVE, "it was asked for"))
-            key_id = self.deliveries().load(driver, "Vol-0001").key_id
+            desk = self.deliveries()
+            desk.issue("Vol-0001", Choice(Delivery.DRIVE, "it was asked for"))
+            key_id = desk.deliver(driver, desk.fetch("Vol-0001")).key_id
         with closing(emulator.EmulatorTransport(self.drive)) as port:
             port.execute(commands.write_block(b"data" * 1000))
             port.execute(commands.write_filemarks(1))

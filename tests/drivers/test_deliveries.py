@@ -75,7 +75,7 @@ def make_and_load(home: Home, device: str) -> None:
     desk = deliveries(home)
     with open_drive(device, runtime(home)) as driver:
         desk.issue(VOLUME, Choice(Delivery.DRIVE, "it was asked for"))
-        desk.load(driver, VOLUME)
+        desk.deliver(driver, desk.fetch(VOLUME))
 
 
 def names_in(home: Home, device: str) -> tuple[bytes, ...]:
@@ -108,7 +108,7 @@ def test_what_cant_be_recorded_is_not_used(home: Home, drive: Path) -> None:
                 "CREATE TRIGGER full BEFORE INSERT ON proof BEGIN SELECT RAISE(ABORT, 'full'); END"
             )
         with pytest.raises(KeystoreError):
-            desk.load(driver, VOLUME)
+            desk.deliver(driver, desk.fetch(VOLUME))
         assert driver.held_names() == ()
 
 
@@ -201,10 +201,10 @@ def test_another_wrapping_key_is_refused_until_accepted(home: Home, drive: Path)
     desk = deliveries(home)
     with open_drive(f"emulator:{other}", runtime(home)) as driver:
         with pytest.raises(WrappingKeyChangedError):
-            desk.load(driver, VOLUME)
+            desk.deliver(driver, desk.fetch(VOLUME))
         assert driver.held_names() == ()
-        assert desk.load(driver, VOLUME, accept="8031BDC7DB").encrypted
-        assert desk.load(driver, VOLUME).encrypted
+        assert desk.deliver(driver, desk.fetch(VOLUME), accept="8031BDC7DB").encrypted
+        assert desk.deliver(driver, desk.fetch(VOLUME)).encrypted
 
 
 def test_a_tape_that_nobody_knows(home: Home, drive: Path, tmp_path: Path, template: Home) -> None:
@@ -243,9 +243,10 @@ def test_killed_before_any_command(home: Home, drive: Path) -> None:
         names = names_in(home, device)
         held.add(bool(names))
         with open_drive(device, runtime(home)) as driver:
+            desk = deliveries(home)
             if names:
-                assert deliveries(home).load(driver, VOLUME).key_id in names
-            assert deliveries(home).clear(driver).cleared
+                assert desk.deliver(driver, desk.fetch(VOLUME)).key_id in names
+            assert desk.clear(driver).cleared
         # A load that was killed counts as a wrong key, until the cartridge is loaded anew.
         emulator.Drive(drive).eject()
         emulator.Drive(drive).insert("L90001L9")
