@@ -1,7 +1,10 @@
 """How long one call of the Encryption Command takes, beside Bacula's own key manager.
 
-Whole processes are timed, as the Storage Daemon's user, in the same Debian chroot that the tests
-of tests/bacula use; every round runs each command once. Needs root. From the project's folder:
+Whole processes are timed, from posix_spawn to wait, as the Storage Daemon's user, in the same
+Debian chroot that the tests of tests/bacula use; every round runs each command once.
+``hwkm-getkey`` asks an agent that runs in the chroot as the same user; ``hwkm getkey`` has an
+installation of its own, for it would take the agent's token away. Needs root. From the project's
+folder:
 
     python -m benchmarks.getkey --rounds 25
 """
@@ -17,30 +20,55 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from tests.bacula.agent import Agent
 from tests.bacula.chroot import STORAGE, STORAGE_ENV, Chroot, why_not
-from tests.bacula.install import install_hwkm
+from tests.bacula.install import RUNTIME, install_hwkm
 from tests.bacula.keymanager import HOME as INSTALLATION
 from tests.bacula.keymanager import KeyManager, command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 HOME = "/srv/benchmark"
-BASELINE = "python3 -c pass"
+AGENT_HOME = "/srv/agent"
+PYTHON = f"{RUNTIME}/bin/python3"
+BASELINE = "python3 -I -S -c pass"
+AGENT, ONE_SHOT = "hwkm-getkey, an agent", "hwkm getkey, no agent"
+PLAIN, MASTER = "key-manager.py, keys in clear", "key-manager.py, GnuPG with passphrase"
+FSYNC = "fsync of a page"
+READ, LABEL = "READ", "LABEL"
 VOLUME = "Benchmark-0001"
-# Runs inside, so that neither chroot nor the change of user is measured.
+WARM_UP = 2
+# Runs inside, so that neither chroot nor the change of user is measured. What a command prints goes
+# into a pipe, which takes more than any of them says; the disk is the one with the agent's folder.
 TIMER = """
-import json, os, subprocess, sys, time
+import json, os, sys, time
+def spawned(command):
+    reading, writing = os.pipe()
+    out = [(os.POSIX_SPAWN_DUP2, writing, 1), (os.POSIX_SPAWN_DUP2, writing, 2)]
+    start = time.perf_counter()
+    pid = os.posix_spawn(command["argv"][0], command["argv"], command["env"], file_actions=out)
+    os.waitpid(pid, 0)
+    took = time.perf_counter() - start
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        text = pipe.read().decode()
+    assert command["expect"] in text, (command["name"], text)
+    return took
+def synced():
+    page.write(bytes(4096))
+    start = time.perf_counter()
+    os.fsync(page.fileno())
+    return time.perf_counter() - start
 spec = json.load(sys.stdin)
-times = {command["name"]: [] for command in spec["commands"]}
-for number in range(-2, spec["rounds"]):
-    for command in spec["commands"]:
-        start = time.perf_counter()
-        done = subprocess.run(command["argv"], env=command["env"], capture_output=True)
-        took = time.perf_counter() - start
-        assert command["expect"] in done.stdout.decode(), (command["name"], done)
+times = {command["name"]: [] for command in spec["commands"]} | {spec["fsync"]: []}
+with open(spec["page"], "wb", buffering=0) as page:
+    for number in range(-spec["warm_up"], spec["rounds"]):
+        took = {command["name"]: spawned(command) for command in spec["commands"]}
+        took[spec["fsync"]] = synced()
         if number >= 0:
-            times[command["name"]].append(1000 * took)
+            for name, seconds in took.items():
+                times[name].append(1000 * seconds)
 print(json.dumps(times))
 """
 KEY_PARAMETERS = """%no-protection-warning
@@ -79,37 +107,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if reason := why_not():
         sys.exit(f"the benchmark can't run: {reason}")
     with Chroot() as chroot:
-        report(measure(chroot, commands(chroot), rounds))
+        install_hwkm(chroot)
+        agent = Agent(chroot, AGENT_HOME, STORAGE)
+        agent.init()
+        agent.start()
+        times = measure(chroot, commands(chroot, agent), rounds)
+        assert agent.given() == 1 + 2 * (WARM_UP + rounds), "it was not the agent that answered"
+        agent.stop()
+    report(times)
 
 
-def commands(chroot: Chroot) -> list[Command]:
-    """Set all key managers up; return what is to be timed."""
-    install_hwkm(chroot)
+def commands(chroot: Chroot, agent: Agent) -> list[Command]:
+    """Set all the other key managers up; return what is to be timed."""
     KeyManager(chroot).init()
     chroot.run(["install", "-d", "-m", "0700", "-o", "bacula", "-g", "tape", HOME])
     getkey = command(INSTALLATION, "/srv/none").replace("%i", "1").split()
     script = key_manager(chroot)
     plain = key_manager_argv(script, "plain")
     master = [*key_manager_argv(script, "master"), "--config", master_key(chroot)]
-    found = [Command(BASELINE, ["/usr/bin/python3", "-c", "pass"], STORAGE_ENV, "")]
-    found += pair(chroot, "hwkm getkey", getkey)
-    found += pair(chroot, "key-manager.py, keys in clear", plain)
-    return found + pair(chroot, "key-manager.py, GnuPG with passphrase", master)
+    client = agent.command.replace("%a", "/srv/none").replace("%i", "1").split()
+    found = [Command(BASELINE, [PYTHON, "-I", "-S", "-c", "pass"], STORAGE_ENV, "")]
+    found += pair(chroot, AGENT, client)
+    found += pair(chroot, ONE_SHOT, getkey)
+    found += pair(chroot, PLAIN, plain)
+    return found + pair(chroot, MASTER, master)
 
 
 def pair(chroot: Chroot, name: str, argv: list[str]) -> list[Command]:
     """Return a key manager's two calls; READ gets what a first LABEL answered."""
     env = STORAGE_ENV | {"VOLUME_NAME": VOLUME, "ENC_CIPHER_KEY": "", "MASTER_KEYID": ""}
-    label = env | {"OPERATION": "LABEL"}
+    label = env | {"OPERATION": LABEL}
     lines = chroot.run(argv, user=STORAGE, env=label).splitlines()
     answer = dict(line.split(": ", 1) for line in lines if ": " in line)
     assert len(base64.b64decode(answer["cipher_key"])) == 64, "not AES_256_XTS"
     read = env | {
-        "OPERATION": "READ",
+        "OPERATION": READ,
         "ENC_CIPHER_KEY": answer.get("enc_cipher_key", ""),
         "MASTER_KEYID": answer.get("master_keyid", ""),
     }
-    return [Command(f"{name}: LABEL", argv, label), Command(f"{name}: READ", argv, read)]
+    return [Command(named(name, LABEL), argv, label), Command(named(name, READ), argv, read)]
+
+
+def named(name: str, operation: str) -> str:
+    """Return what an operation of a key manager is called in the table."""
+    return f"{name}: {operation}"
 
 
 def key_manager(chroot: Chroot) -> str:
@@ -144,7 +185,9 @@ def master_key(chroot: Chroot) -> str:
 
 def measure(chroot: Chroot, spec: list[Command], rounds: int) -> dict[str, list[float]]:
     """Return each command's times in milliseconds."""
-    stdin = json.dumps({"rounds": rounds, "commands": [asdict(command) for command in spec]})
+    page = f"{AGENT_HOME}/page"
+    wanted = {"rounds": rounds, "warm_up": WARM_UP, "fsync": FSYNC, "page": page}
+    stdin = json.dumps({**wanted, "commands": [asdict(command) for command in spec]})
     argv = ["/usr/bin/python3", "-c", TIMER]
     output = chroot.run(argv, user=STORAGE, env=STORAGE_ENV, stdin=stdin, timeout=60 + 30 * rounds)
     times: dict[str, list[float]] = json.loads(output)
@@ -152,12 +195,26 @@ def measure(chroot: Chroot, spec: list[Command], rounds: int) -> dict[str, list[
 
 
 def report(times: dict[str, list[float]]) -> None:
-    """Print the medians, in milliseconds and as multiples of starting Python."""
-    base = statistics.median(times[BASELINE])
+    """Print the medians, in milliseconds and as multiples of starting Python, and the aims."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    base = medians[BASELINE]
     print(f"{'median of ' + str(len(times[BASELINE])) + ' runs':48} {'ms':>7} {'ratio':>7}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:48} {median:7.1f} {median / base:7.1f}")
+    for name, median in medians.items():
+        print(f"{name:48} {median:7.1f} {median / base:7.2f}")
+    print(f"\n{'the agent':48} {'is':>7} {'aim':>7}")
+    for what, ratio, most in aims(medians):
+        print(f"{what:48} {ratio:7.3f} {most:7.3f} {'met' if ratio <= most else 'missed'}")
+
+
+def aims(medians: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """Return what is compared, the ratio, and what it may be at most."""
+    read, label = (medians[named(AGENT, operation)] for operation in (READ, LABEL))
+    return [
+        (f"READ / {BASELINE}", read / medians[BASELINE], 1.5),
+        (f"READ / {PLAIN}", read / medians[named(PLAIN, READ)], 1 / 3),
+        (f"READ / {MASTER}", read / medians[named(MASTER, READ)], 1 / 30),
+        ("LABEL / (2 READs and an fsync)", label / (2 * read + medians[FSYNC]), 1),
+    ]
 
 
 if __name__ == "__main__":

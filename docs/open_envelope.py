@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import MGF, Attribute, GCMParams, KeyType, Mechanism, ObjectClass
 
 UNSIGNED, BYTES, TEXT, ARRAY = 0, 2, 3, 4  # CBOR's major types, RFC 8949, section 3.1
-GCM, HMAC_KDF, OAEP = 1, 2, 3  # wrapping schemes
+GCM, HMAC_KDF, OAEP = 1, 2, 3  # wrapping schemes; 4, escrow, needs no token and is passed over
 CIPHERS = {1: ("AES_128_XTS", 32), 2: ("AES_256_XTS", 64), 3: ("AES_256_GCM", 32)}
 OAEP_PARAMS = {1: (Mechanism.SHA_1, MGF.SHA1, None), 2: (Mechanism.SHA256, MGF.SHA256, None)}
 HIDDEN = re.compile(  # controls of any kind, and what is not UTF-8
@@ -65,7 +65,7 @@ def parse(data: bytes) -> tuple[Header, list[tuple[int, bytes, bytes]], bytes, b
     stanzas = []
     for _ in range(item(stream, ARRAY, 1, 16)):
         item(stream, ARRAY, 3, 3)
-        scheme, recipient_id = item(stream, UNSIGNED, 1, 3), item(stream, BYTES, 1, 80)
+        scheme, recipient_id = item(stream, UNSIGNED, 1, 4), item(stream, BYTES, 1, 80)
         stanzas.append((scheme, recipient_id, item(stream, BYTES, 1, 2048)))
     need(len({s[:2] for s in stanzas}) == len(stanzas), "malformed: a recipient stands twice")
     message = b"\x84" + data[1 : stream.tell()]  # an array of the four items read so far
@@ -115,7 +115,7 @@ def open_envelope(session: pkcs11.Session, data: bytes) -> tuple[Header, bytes]:
     """Return header and key, out of the first stanza that opens."""
     header, stanzas, mac, message = parse(data)
     why, size = ["no recipient: no master key is in the token"], CIPHERS[header["cipher"]][1]
-    for scheme, recipient_id, blob in stanzas:
+    for scheme, recipient_id, blob in (s for s in stanzas if s[0] <= OAEP):
         for master in find(session, scheme, recipient_id):
             try:
                 key = unwrap(master, scheme, context(header, scheme, recipient_id), blob)

@@ -140,7 +140,7 @@ def concerns_a_drive(request: Request, job: Job) -> bool:
 
     if not job.options.device:
         return False
-    if job.installation.config.policy.uses_drives:
+    if job.keys.uses_drives():
         return True
     on_medium = request.operation == "READ" and job.keys.delivery(request.volume, request.label)
     return on_medium is Delivery.DRIVE

@@ -11,11 +11,11 @@ import os
 import pwd
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hwkm.agent.client import DEFAULT_SOCKET
 from hwkm.agent.frames import GETKEY
-from hwkm.agent.peers import AllowList, Peer
+from hwkm.agent.peers import AllowList, Peer, look_up
 from hwkm.agent.unit_files import DRIVE_GROUP, Service, unit_files
 from hwkm.bacula_config import printable, read_configuration
 from hwkm.bacula_host import can_run, trouble_connecting
@@ -27,14 +27,15 @@ from hwkm.token.pin_source import PinKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DEFAULT_SOCKET: Final = Path("/run/hwkm/agent.sock")
-"""Where ``hwkm-getkey`` looks for the agent by itself."""
+    from pathlib import Path
 
 CHANGER: Final = "/etc/bacula/scripts/mtx-changer %c %o %S %a %d"
 """Bacula's own script with the arguments that its manual gives, where none is known."""
 
+ROOT: Final = "root"
 ROOTS_GROUP: Final = "root"
+
+_WRAPPER = re.compile(r"^.*\bhwkm\b.* changer\b.*? -- ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,7 @@ class Setup:
 
         :raises ConfigError: if a path can't stand in Bacula's configuration.
         """
-        config = self.service.config
-        words = [str(self.getkey)]
-        if config.agent.socket != DEFAULT_SOCKET:
-            words += ["--socket", str(config.agent.socket)]
-        words += self._config_option
+        words = [str(self.getkey), *self._socket_option, *self._config_option]
         return " ".join([*map(_quoted, words), "--device %a --job %i"])
 
     @property
@@ -72,20 +69,28 @@ class Setup:
         return [] if path == DEFAULT_PATH else ["--config", str(path)]
 
     @property
+    def _socket_option(self) -> list[str]:
+        path = self.service.config.agent.socket
+        return [] if path == DEFAULT_SOCKET else ["--socket", str(path)]
+
+    @property
     def changer_commands(self) -> list[str]:
         """What Bacula is to run for tape changers, where the policy lets drives encrypt.
+
+        Those that are wrapped already are wrapped anew. One option at most says where the agent is,
+        as Bacula reads no more of it than of the Encryption Command: the configuration if the
+        Storage Daemon's user may read it, and so can do without an agent, else the socket.
 
         :raises ConfigError: as :attr:`encryption_command` does.
         """
         if not self.service.config.policy.uses_drives:
             return []
-        before = " ".join(map(_quoted, [str(self.service.hwkm), *self._config_option]))
+        own = self.sd_user in (ROOT, self.service.account.pw_name)
+        before = [str(self.service.hwkm), *(self._config_option if own else [])]
+        words = [*before, "drive", "changer", *([] if own else self._socket_option), "--"]
+        wrapper = " ".join(map(_quoted, words))
         found = self._changers_in_use() or [CHANGER]
-        wrapped = re.compile(r"\bhwkm\b.* changer\b")
-        return [
-            command if wrapped.search(command) else f"{before} drive changer -- {command}"
-            for command in found
-        ]
+        return [f"{wrapper} {_WRAPPER.sub('', command)}" for command in found]
 
     def _changers_in_use(self) -> list[str]:
         found: dict[str, None] = {}
@@ -136,6 +141,7 @@ class Setup:
         """Try what can be tried; never raises for what it finds."""
         looks = (
             _command_length,
+            _changer_lengths,
             _client,
             _allow_list,
             _groups,
@@ -165,6 +171,21 @@ def _command_length(setup: Setup) -> Iterator[Check]:
     )
 
 
+def _changer_lengths(setup: Setup) -> Iterator[Check]:
+    for command in setup.changer_commands:
+        name, length = "changer-command", len(command.encode("utf-8", "surrogateescape"))
+        detail = f"{length} of {MAX_COMMAND_LENGTH} bytes"
+        if length <= MAX_COMMAND_LENGTH:
+            yield ok(name, detail)
+            continue
+        yield fail(
+            name,
+            f"it is {detail} long: the Storage Daemon would not start",
+            "Name a short script that runs it; or shorten paths by links, as of the Encryption "
+            "Command",
+        )
+
+
 def _client(setup: Setup) -> Iterator[Check]:
     name, path, user = "hwkm-getkey", setup.getkey, printable(setup.sd_user)
     if not path.exists():
@@ -185,7 +206,8 @@ def _allow_list(setup: Setup) -> Iterator[Check]:
     name, user = "allow-list", printable(setup.sd_user)
     try:
         account = pwd.getpwnam(setup.sd_user)
-        peer = Peer(account.pw_uid, account.pw_gid, os.getpid(), account.pw_name)
+        person = look_up(account.pw_uid)
+        peer = Peer(account.pw_uid, account.pw_gid, os.getpid(), person.name, person.groups)
         admitted = AllowList.from_config(setup.service.config).admits(peer, GETKEY)
     except (KeyError, ValueError):
         yield fail(name, f"there is no user {user}", "Name the right one with --sd-user")

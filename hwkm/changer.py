@@ -9,15 +9,12 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from hwkm.deliveries import open_drive
 from hwkm.errors import ConfigError, HwkmError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from hwkm.deliveries import Deliveries
 
 OPERATION, DEVICE = 2, 4
 """Where Bacula's mtx-changer takes these, counted from the command itself."""
@@ -78,7 +75,17 @@ class Call:
         return Call(tuple(words), Operation.UNLOAD, self.device)
 
 
-def change(call: Call, deliveries: Deliveries) -> int:
+class Keys(Protocol):
+    """Whoever brings keys into drives and takes them out."""
+
+    def loaded(self, device: str) -> None:
+        """See :meth:`hwkm.deliveries.Deliveries.loaded`."""
+
+    def unloading(self, device: str) -> None:
+        """See :meth:`hwkm.deliveries.Deliveries.unloading`."""
+
+
+def change(call: Call, keys: Keys) -> int:
     """Run a Changer Command with the key following the cartridge; return its exit status.
 
     :raises HwkmError: if the key can't be brought in, or out. A cartridge whose key is not in the
@@ -86,31 +93,27 @@ def change(call: Call, deliveries: Deliveries) -> int:
     """
     match call.operation:
         case Operation.LOAD:
-            return _load(call, deliveries)
+            return _load(call, keys)
         case Operation.UNLOAD:
-            return _unload(call, deliveries)
+            return _unload(call, keys)
         case None:
             return call.run()
 
 
-def _load(call: Call, deliveries: Deliveries) -> int:
+def _load(call: Call, keys: Keys) -> int:
     status = call.run()
     if status != 0:
         return status
     try:
-        with open_drive(call.device, deliveries.installation.config.runtime_dir) as driver:
-            deliveries.keep_clear(driver)
-            if driver.ability().can_encrypt:
-                deliveries.auto(driver)
+        keys.loaded(call.device)
     except HwkmError:
         call.reversed().run()
         raise
     return 0
 
 
-def _unload(call: Call, deliveries: Deliveries) -> int:
-    with open_drive(call.device, deliveries.installation.config.runtime_dir) as driver:
-        deliveries.keep_clear(driver)
+def _unload(call: Call, keys: Keys) -> int:
+    keys.unloading(call.device)
     return call.run()
 
 

@@ -60,6 +60,8 @@ class _File(_Table, frozen=True):
     token: dict[str, _Token]
     installation: str = ""
     log: str = SYSLOG
+    backup_days: int = 7
+    escrow_key: str = ""
     policy: list[_Policy] = msgspec.field(default_factory=lambda: [_Policy()])
     agent: _Agent = _Agent()
 
@@ -90,7 +92,8 @@ class Config:
 
     ``keystore`` is a SQLAlchemy URL; if ``installation`` is given, the keystore must carry the
     same. ``runtime_dir`` holds locks and remembered wrong PINs; its owner is the user that hwkm
-    runs as. ``log`` is ``syslog`` or a file.
+    runs as. ``log`` is ``syslog`` or a file. After ``backup_days`` a backup of the keystore is old.
+    ``escrow_key`` is the id of the only escrow key that may be used, and then must be.
     """
 
     path: Path
@@ -101,6 +104,8 @@ class Config:
     tokens: tuple[TokenSettings, ...]
     policy: Policy
     agent: AgentSettings
+    backup_days: int = 7
+    escrow_key: bytes | None = None
 
     def token(self, name: str | None) -> TokenSettings:
         """Return the token called ``name``, or the only one if ``name`` is None.
@@ -154,6 +159,8 @@ def _checked(file: _File, path: Path) -> Config:
         raise ConfigError(f"log = {file.log!r} is neither 'syslog' nor an absolute path")
     if not Path(file.runtime_dir).is_absolute():
         raise ConfigError(f"runtime_dir = {file.runtime_dir!r} is not an absolute path")
+    if file.backup_days < 1:
+        raise ConfigError(f"backup_days = {file.backup_days} is less than one day")
     tokens = tuple(_token(name, token) for name, token in file.token.items())
     names = [token.name for token in tokens]
     rules = tuple(_rule(rule, names) for rule in file.policy)
@@ -168,6 +175,8 @@ def _checked(file: _File, path: Path) -> Config:
         tokens=tokens,
         policy=Policy(rules),
         agent=_agent(file.agent, runtime_dir),
+        backup_days=file.backup_days,
+        escrow_key=_escrow_key(file.escrow_key),
     )
 
 
@@ -184,6 +193,17 @@ def _rule(rule: _Policy, tokens: list[str]) -> Rule:
         delivery=None if rule.delivery == "auto" else Delivery(rule.delivery),
         recipients=tuple(tokens if rule.recipients is None else rule.recipients),
     )
+
+
+def _escrow_key(text: str) -> bytes | None:
+    if not text:
+        return None
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ConfigError(
+            f"escrow_key = {text!r} is not the id of an escrow key",
+            hint="It has 64 hex digits: hwkm escrow list shows it",
+        )
+    return bytes.fromhex(text)
 
 
 def _agent(agent: _Agent, runtime_dir: Path) -> AgentSettings:

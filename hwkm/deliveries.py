@@ -141,6 +141,60 @@ class Deliveries:
         found = issuing.record_of(handout.envelope.header, State.ACTIVE)
         return found, self.deliver(driver, handout)
 
+    def bring(self, driver: TapeDriver, handout: Handout) -> LoadReport:
+        """Load the key of a volume whose label was just read, if the tape in the drive asks for it.
+
+        :raises DeviceError: if it does not: then the label was read in another drive, or is in
+            clear; or if the drive was reset since, and so stands elsewhere.
+        """
+        if alarm := self.alarm(driver):
+            raise alarm
+        self.keep_clear(driver)
+        wanted, header = driver.next_key(), handout.envelope.header
+        if wanted.is_encrypted and self._is_named(header.key_id, wanted):
+            return self.deliver(driver, handout, name=wanted.name_of(header))
+        if wanted.is_encrypted or not driver.first_is_clear():
+            raise _not_its_tape(header.volume, wanted)
+        return self.deliver(driver, handout)
+
+    def loaded(self, driver: TapeDriver) -> None:
+        """Bring in what the cartridge asks for that a changer has just loaded.
+
+        :raises DeviceError: if it is encrypted, and the drive can't decrypt.
+        :raises HwkmError: as :meth:`auto` does.
+        """
+        self.keep_clear(driver)
+        ability = driver.ability()
+        if ability.can_decrypt:
+            self.auto(driver)
+        elif not ability.by_others and driver.has_encrypted_blocks():
+            raise DeviceError(
+                f"the tape is encrypted, and the drive can't decrypt it: {ability.reason}",
+                hint="Load it in a drive that can; see hwkm drive probe",
+            )
+
+    def unloading(self, driver: TapeDriver) -> None:
+        """Take the key out before a changer takes the cartridge.
+
+        :raises DeviceError: if the drive still holds it.
+        """
+        self.keep_clear(driver)
+
+    def alarm(self, driver: TapeDriver) -> DeviceError | None:
+        """Return what is to be said aloud if an event has taken a key out that is counted on.
+
+        Whoever writes to the drive is not told of the event, because hwkm was.
+        """
+        lost = self._lost(driver)
+        if lost is None:
+            return None
+        return DeviceError(
+            f"a reset or another host took the key of volume {lost.volume!r} out of the drive: "
+            "WHAT IS WRITTEN NOW IS NOT ENCRYPTED WITH IT",
+            hint="Stop what writes to it and mount the volume anew; what was written since is "
+            "not as it should be, and perhaps at the wrong place",
+        )
+
     def deliver(
         self,
         driver: TapeDriver,
@@ -148,13 +202,15 @@ class Deliveries:
         *,
         name: bytes = b"",
         accept: str = "",
+        barcode: str = "",
         new: bool = False,
     ) -> LoadReport:
         """Put a key that was handed out into the drive; what that read back is recorded.
 
         ``name`` is what the tape calls the key, where that is not its key id. Of a ``new`` key the
         envelope is kept in the cartridge's chip as well, if it can be. ``accept`` is the serial
-        number of a drive whose new wrapping key is to be trusted.
+        number of a drive whose new wrapping key is to be trusted. ``barcode`` is the cartridge's,
+        "" if nobody knows: another one is refused.
 
         :raises NotEncryptedError: naming the check that failed; the drive then holds no key.
         :raises WrappingKeyChangedError: if the drive shows another wrapping key than before.
@@ -164,8 +220,11 @@ class Deliveries:
         serial = driver.identify()[0].serial
         on_record = self._pinned(serial)
         pinned = None if accept and accept == serial else on_record
+        called = name or header.key_id
         try:
-            report = driver.load(handout.key, name or header.key_id, header.volume, pinned=pinned)
+            report = driver.load(
+                handout.key, called, header.volume, pinned=pinned, barcode=barcode, new=new
+            )
         except NotEncryptedError as error:
             self._record(header.key_id, ProofKind.LOAD, error.report)
             raise
@@ -199,10 +258,7 @@ class Deliveries:
 
         None if hwkm never did.
         """
-        if self.keystore.is_missing():
-            return None
-        with self._reading() as transaction:
-            last = transaction.last_proof_in(driver.identify()[0].serial)
+        last = self._last_in(driver)
         counter = None if last is None else last.counter
         return None if counter is None else driver.guard_changed(counter)
 
@@ -213,7 +269,7 @@ class Deliveries:
         """
         found = self.held(driver)
         if found is None:
-            raise NotFoundError(
+            raise self.alarm(driver) or NotFoundError(
                 "the drive holds no key that is on record",
                 hint="Load the volume's with hwkm drive load or hwkm drive auto",
             )
@@ -227,8 +283,11 @@ class Deliveries:
         """Take whatever key it holds out of the drive, and read back that it is out."""
         report = driver.clear()
         found = self._find(report.held)
+        last = self._last_in(driver)
         if found is not None:
             self._record(found.key_id, ProofKind.CLEAR, report)
+        elif last is not None and last.kind is not ProofKind.CLEAR and report.cleared:
+            self._record(last.key_id, ProofKind.CLEAR, report)  # it had left with its cartridge
         return report
 
     def clear_stray(self, driver: TapeDriver) -> ClearReport | None:
@@ -246,13 +305,42 @@ class Deliveries:
 
         :raises DeviceError: if the drive still holds it.
         """
-        if driver.holds_any() and not self.clear(driver).cleared:
+        if not (driver.holds_any() or self._may_be_locked(driver)):
+            return
+        if not self.clear(driver).cleared:
             raise DeviceError(
                 "the drive still holds a key",
                 hint="Run hwkm drive status; a power cycle of the drive takes every key out",
             )
 
     # below
+
+    def _lost(self, driver: TapeDriver) -> Generation | None:
+        """Return whose key an event took out of the drive, while its cartridge stayed there."""
+        if not driver.was_reset:
+            return None
+        last, held = self._last_in(driver), self.held(driver)
+        if held is not None and last is not None and held.key_id == last.key_id:
+            return None
+        if last is None or not last.encrypted or not self._was_loaded_here(driver, last.key_id):
+            return None
+        with self._reading() as transaction:
+            return transaction.generation(last.key_id)
+
+    def _may_be_locked(self, driver: TapeDriver) -> bool:
+        """Return whether the drive was never told that the last key's time is over.
+
+        CKOD takes the key with the cartridge. LOCK stays, and refuses this host's next write until
+        parameters are set anew (SSC-5, 4.2.22.9).
+        """
+        last = self._last_in(driver)
+        return last is not None and last.kind is not ProofKind.CLEAR and driver.can_hold_keys()
+
+    def _last_in(self, driver: TapeDriver) -> Proof | None:
+        if self.keystore.is_missing():
+            return None
+        with self._reading() as transaction:
+            return transaction.last_proof_in(driver.identify()[0].serial)
 
     def _from_chip(self, driver: TapeDriver, wanted: NextKey) -> Handout:
         """Return the key whose envelope is in the cartridge's chip, if the tape asks for it."""
@@ -267,6 +355,13 @@ class Deliveries:
             hint="Restore the keystore's backup; another program's key is taken up with "
             "hwkm volume import",
         )
+
+    def _is_named(self, key_id: bytes, wanted: NextKey) -> bool:
+        """Return whether the tape asks for this key; a tape whose blocks name none may."""
+        if not wanted.names or any(same_name(key_id, one) for one in wanted.names):
+            return True
+        found = self._find(wanted.names)
+        return found is not None and found.key_id == key_id
 
     def _find(self, names: tuple[bytes, ...]) -> Generation | None:
         if self.keystore.is_missing():
@@ -350,6 +445,17 @@ def _with_chip(driver: TapeDriver, handout: Handout, report: LoadReport) -> Load
             hint="See hwkm drive status, and what resets the drive or moves cartridges",
         )
     return replace(report, checks=(*report.checks, kept))
+
+
+def _not_its_tape(volume: str, wanted: NextKey) -> DeviceError:
+    other = f"encrypted with another key ({wanted.text})"
+    found = other if wanted.is_encrypted else "blank or in clear"
+    return DeviceError(
+        f"the label of volume {volume!r} was read, and what is on the tape in the drive is {found}",
+        hint="--device %a of the Encryption Command must name the drive that the Storage Daemon "
+        "uses; hwkm drive status shows which cartridge is in it. A tape that was to be encrypted "
+        "and is in clear has to be written anew",
+    )
 
 
 def _undone(driver: TapeDriver, error: HwkmError) -> HwkmError:

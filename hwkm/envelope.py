@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,10 +53,11 @@ class Scheme(IntEnum):
     GCM = 1
     HMAC_KDF = 2
     OAEP = 3
+    ESCROW = 4
 
     @property
     def label(self) -> str:
-        """The name people use: ``gcm``, ``hmac-kdf``, ``oaep``."""
+        """The name people use: ``gcm``, ``hmac-kdf``, ``oaep``, ``escrow``."""
         return self.name.lower().replace("_", "-")
 
     @classmethod
@@ -69,6 +70,10 @@ class Scheme(IntEnum):
             if scheme.label == label:
                 return scheme
         raise ParseError(f"there is no wrapping scheme {label!r}")
+
+
+TOKEN_SCHEMES = (Scheme.GCM, Scheme.HMAC_KDF, Scheme.OAEP)
+"""The schemes of master keys in tokens."""
 
 
 class NoRecipientError(EnvelopeError):
@@ -127,17 +132,21 @@ class Envelope:
     header: Header
     stanzas: tuple[Stanza, ...]
     mac: bytes
+    _encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _require(0 < len(self.stanzas) <= MAX_STANZAS, f"not 1 to {MAX_STANZAS} stanzas")
         recipients = {(stanza.scheme, stanza.recipient_id) for stanza in self.stanzas}
         _require(len(recipients) == len(self.stanzas), "a recipient stands twice")
         _require(len(self.mac) == MAC_BYTES, f"the MAC is not {MAC_BYTES} bytes long")
-        _require(len(self.encode()) <= MAX_ENVELOPE_BYTES, "the envelope is too long to be read")
+        # Kept, for it is needed several times: to read it, to hand it out, to store it.
+        encoded = _dumps([*_items(self.header, self.stanzas), self.mac])
+        object.__setattr__(self, "_encoded", encoded)  # as the class is frozen
+        _require(len(encoded) <= MAX_ENVELOPE_BYTES, "the envelope is too long to be read")
 
     def encode(self) -> bytes:
         """Return the envelope's only encoding (RFC 8949, section 4.2.1), at most 16,384 bytes."""
-        return _dumps([*_items(self.header, self.stanzas), self.mac])
+        return self._encoded
 
     @classmethod
     def parse(cls, data: bytes) -> Envelope:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkcs11 import TokenFlag
 
-from hwkm import proofs
+from hwkm import kept, proofs
 from hwkm.checks import Check, fail, ok, warn
 from hwkm.envelope import Scheme
-from hwkm.errors import HwkmError
+from hwkm.errors import HwkmError, PolicyError
+from hwkm.issuing import active_escrow
 from hwkm.keys import Cipher
 from hwkm.keystore import sqlite
 from hwkm.keystore.engine import parse_url
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from hwkm.installation import Installation
     from hwkm.keystore.engine import Keystore
     from hwkm.keystore.records import MasterKey
+    from hwkm.keystore.store import Transaction
     from hwkm.policy import Rule
     from hwkm.token.session import TokenSession
 
@@ -108,6 +111,8 @@ def _keystore(installation: Installation) -> tuple[Keystore | None, list[MasterK
         with keystore.writing() as transaction:
             masters = transaction.masters()
             tapes = proofs.check_all(transaction)
+            copies = kept.check_all(installation.config, transaction, time.time())
+            escrow = _escrow(installation.config, transaction)
     except HwkmError as error:
         return None, [], [fail("keystore", str(error), error.hint)]
     advice = "Restore the keystore from its backup"
@@ -116,7 +121,25 @@ def _keystore(installation: Installation) -> tuple[Keystore | None, list[MasterK
     url = parse_url(installation.config.keystore)
     if sqlite.is_sqlite(url):
         findings += [_private(sqlite.file_of(url)), _room(sqlite.file_of(url).parent)]
-    return keystore, masters, findings + tapes
+    return keystore, masters, findings + escrow + copies + tapes
+
+
+def _escrow(config: Config, transaction: Transaction) -> list[Check]:
+    """Look whether new volume keys are wrapped for the right escrow key; there may be none."""
+    try:
+        key = active_escrow(transaction, config.escrow_key)
+    except PolicyError as error:
+        return [fail("escrow key", str(error), error.hint)]
+    if key is None:
+        return []
+    name = key.recipient_id.hex()
+    if config.escrow_key is None:
+        detail = f"{name}, which the configuration does not name"
+        advice = (
+            f'Write escrow_key = "{name}" into it, if that is yours: the keystore alone says so'
+        )
+        return [warn("escrow key", detail, advice)]
+    return [ok("escrow key", f"{name}, for every new volume key")]
 
 
 def _private(path: Path) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hwkm import envelope as envelopes
-from hwkm.envelope import Envelope
+from hwkm.envelope import MAX_STANZAS, Envelope
 from hwkm.errors import EnvelopeError, PinError, PolicyError, TokenError
 from hwkm.keys import MINIMUM_ENTROPY_BYTES
 from hwkm.keystore.records import Generation, State
@@ -16,9 +16,9 @@ from hwkm.token.p11 import TokenOperationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hwkm.envelope import Header
+    from hwkm.envelope import Header, Stanza
     from hwkm.keys import VolumeKey
-    from hwkm.keystore.records import MasterKey
+    from hwkm.keystore.records import EscrowKey, MasterKey
     from hwkm.keystore.store import Transaction
     from hwkm.token.session import TokenSession
     from hwkm.tokens import Tokens
@@ -44,14 +44,25 @@ class Sealer:
         raise failures[0]
 
     def seal(
-        self, header: Header, key: VolumeKey, masters: Sequence[MasterKey]
+        self,
+        header: Header,
+        key: VolumeKey,
+        masters: Sequence[MasterKey],
+        escrow: EscrowKey | None = None,
     ) -> tuple[Envelope, tuple[str, ...]]:
         """Return the envelope of ``key``, and notes on recipients that could not open it again.
 
+        The copy for ``escrow`` stands last. It is not opened again: its private half is elsewhere.
+
         :raises TokenError, PinError: if a token is needed and does not work.
+        :raises PolicyError: if there are too many recipients.
         :raises EnvelopeError: if the bytes to be stored don't open to ``key``.
         """
         stanzas = [self._recipient(master).wrap(header, key) for master in masters]
+        if escrow is not None:
+            stanzas.append(_wrap_for_escrow(escrow, header, key))
+        if len(stanzas) > MAX_STANZAS:
+            raise PolicyError(f"an envelope has at most {MAX_STANZAS} copies of its key")
         sealed = envelopes.seal(header, stanzas, key)
         return sealed, self._verify(sealed.encode(), key, masters)
 
@@ -66,7 +77,7 @@ class Sealer:
         parsed = Envelope.parse(blob)
         parsed.verify(key)
         away: list[TokenError | PinError] = []
-        for stanza, master in zip(parsed.stanzas, masters, strict=True):
+        for stanza, master in zip(parsed.stanzas, masters, strict=False):
             session = self._tokens.session(master.token)
             identity = TokenIdentity(session, {master.master_id: master})
             try:
@@ -79,6 +90,12 @@ class Sealer:
         if len(away) == len(masters):
             raise away[0]
         return tuple(f"not opened again: {error}" for error in away)
+
+
+def _wrap_for_escrow(escrow: EscrowKey, header: Header, key: VolumeKey) -> Stanza:
+    from hwkm.recipients.escrow import EscrowRecipient  # READ, a hot path, needs none of it
+
+    return EscrowRecipient(escrow.public_key).wrap(header, key)
 
 
 def _random(token: TokenSession) -> bytes:
@@ -119,3 +136,32 @@ def active_master(transaction: Transaction, token: str) -> MasterKey:
         f"token {token!r} has no active master key, and the policy wants volume keys wrapped to it",
         hint=f"Run hwkm master create --token {token}; hwkm check says more",
     )
+
+
+def active_escrow(transaction: Transaction, wanted: bytes | None) -> EscrowKey | None:
+    """Return the escrow key that new volume keys are wrapped to, if there is one.
+
+    ``wanted`` is the id that the configuration names. Then it is that one and no other: who can
+    write to the keystore can put their own there.
+
+    :raises PolicyError: if it is not there, or no longer to be used.
+    """
+    active = [key for key in transaction.escrow_keys() if key.state is State.ACTIVE]
+    if wanted is None:
+        return active[-1] if active else None
+    for key in active:
+        if key.recipient_id == wanted:
+            return key
+    raise PolicyError(
+        f"the configuration wants volume keys wrapped for escrow key {wanted.hex()}, and the "
+        "keystore has no such active key",
+        hint="hwkm escrow list shows what there is; after hwkm escrow new, change escrow_key",
+    )
+
+
+def about_escrow(escrow: EscrowKey | None) -> tuple[str, ...]:
+    """Return what the event of a new key says of its copy for an escrow key."""
+    if escrow is None:
+        return ()
+    name = escrow.recipient_id.hex()
+    return (f"also wrapped for escrow key {name}, which can't be tried here",)

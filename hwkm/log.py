@@ -5,10 +5,15 @@ Bacula hides most of what its Encryption Command has to say, so the reasons must
 
 from __future__ import annotations
 
-import contextlib
 import os
 import syslog
 import time
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 SYSLOG = "syslog"
 SYSLOG_SECONDS = 2.0
@@ -29,6 +34,18 @@ class Log:
 
     def __init__(self, target: str = SYSLOG) -> None:
         self._target = target
+        self._holds = False
+        self._held: list[tuple[str, Callable[[], None]]] = []
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold back what is logged in this block until its end, so that nobody waits for it."""
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
+            self._let_go()
 
     def info(self, text: str, **fields: object) -> None:
         """Log what was done."""
@@ -44,12 +61,24 @@ class Log:
 
     def _write(self, level: str, text: str, _fields: dict[str, object]) -> None:
         line = one_line(text)
-        if self._target != SYSLOG:
-            with contextlib.suppress(OSError):
-                append(self._target, f"{_stamp()} hwkm[{os.getpid()}] {level}: {line}")
+        stamped = f"{_stamp()} hwkm[{os.getpid()}] {level}: {line}"
+        self._put(stamped, partial(send, level, line))
+
+    def _put(self, line: str, send_it: Callable[[], None]) -> None:
+        """Write a line into the file; where there is none, or it can't be written, send it."""
+        self._held.append((line, send_it))
+        if not self._holds:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, []
+        if held and self._target != SYSLOG:
+            with suppress(OSError):
+                append(self._target, [line for line, _ in held])
                 return
-        with contextlib.suppress(OSError):
-            send(level, line)
+        for _, send_it in held:
+            with suppress(OSError):
+                send_it()
 
 
 def one_line(text: str, limit: int = 1000) -> str:
@@ -60,16 +89,17 @@ def one_line(text: str, limit: int = 1000) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def append(path: str, line: str) -> None:
-    """Write a line at the end of a file, which is made if need be.
+def append(path: str, lines: Iterable[str]) -> None:
+    """Write lines at the end of a file, which is made if need be.
 
     :raises OSError: if that can't be done at once.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o600)
     try:
-        # One write, so that lines of several processes don't mix.
-        os.write(descriptor, line.encode() + b"\n")
+        for line in lines:
+            # One write, so that lines of several processes don't mix.
+            os.write(descriptor, line.encode() + b"\n")
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from hwkm import envelope as envelopes
 from hwkm.envelope import Envelope, Header
 from hwkm.errors import EnvelopeError, HwkmError, KeystoreError, ParseError, PolicyError
-from hwkm.issuing import Sealer, active_master, record_of
+from hwkm.issuing import Sealer, about_escrow, active_escrow, active_master, record_of
 from hwkm.keys import KEY_ID_BYTES, MINIMUM_ENTROPY_BYTES, derive_volume_key
 from hwkm.keystore.records import Event, Generation, Operation, Outcome, State
 from hwkm.policy import Delivery
@@ -253,6 +253,18 @@ class KeyManager:
         with self._keystore.open().reading() as transaction:
             return Delivery.of(choose(transaction, volume)[0].cipher)
 
+    def uses_drives(self) -> bool:
+        """Return whether a drive may hold a key of ours: by the policy, or because one ever did.
+
+        :raises KeystoreError: if the keystore is there and can't be read.
+        """
+        if self._config.policy.uses_drives:
+            return True
+        if self._keystore.is_missing():
+            return False
+        with self._keystore.open().reading() as transaction:
+            return transaction.has_proofs()
+
     def record_proof(self, proof: Proof, caller: Caller) -> None:
         """Keep what a drive said of a key, and write the event of it.
 
@@ -299,11 +311,12 @@ class KeyManager:
             header = self._header(volume, transaction.next_generation(volume_id), key.cipher)
             # 3. Wrap it for every recipient, and
             # 4. open each copy again, out of the bytes to be stored, and compare.
-            sealed, notes = self._sealer.seal(header, key, masters)
+            escrow = active_escrow(transaction, self._config.escrow_key)
+            sealed, notes = self._sealer.seal(header, key, masters, escrow)
             # 5. Write generation, envelope and event; leaving the block commits them.
             record = record_of(header, State.ACTIVE)
             transaction.add_generation(volume_id, record, sealed.encode())
-            write(transaction, header, notes)
+            write(transaction, header, (*notes, *about_escrow(escrow)))
             label = envelopes.fit(sealed, key)
         # 6. Only now the key may leave.
         return Handout(key, label, notes)

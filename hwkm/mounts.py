@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from hwkm.manager import Handout
 
 
-_IN_CLEAR = (
-    "the label could be read though the drive held no key: on a 3592 that is so, on others the "
-    "label is in clear, or --device is not the Storage Daemon's drive; see hwkm drive prove"
-)
-
-
 @contextmanager
 def at(device: str, deliveries: Deliveries, deadline: float) -> Iterator[Mount]:
     """Open ``device``, which need not be a tape drive, for what is mounted there.
@@ -84,11 +78,12 @@ class Mount:
         if self.driver is not None and choice.delivery is Delivery.DRIVE:
             handout = self.deliveries.issue(volume, choice)
             try:
-                return self._load(self.driver, handout, choice.reason, new=True)
+                report = self.deliveries.deliver(self.driver, handout, new=True)
             except (DeviceError, TooManyKeysError) as error:
                 if wanted is Delivery.DRIVE:
                     raise
                 return self._instead(volume, cipher, error)
+            return _given(handout, report, choice.reason)
         self._keep_clear()
         return self.deliveries.issue(volume, choice, cipher), f"software encrypts: {choice.reason}"
 
@@ -97,8 +92,9 @@ class Mount:
 
         ``label`` is the envelope in the volume's label, if there is one.
 
-        :raises DeviceError: if the drive can't be brought to hold it; or if the Storage Daemon
-            encrypts, and the drive holds a key that does not come out.
+        :raises DeviceError: if the drive can't be brought to hold it, or what is on its tape does
+            not ask for it; or if the Storage Daemon encrypts, and the drive holds a key that does
+            not come out.
         """
         if self.deliveries.keys.delivery(volume, label) is Delivery.SOFTWARE:
             self._keep_clear()
@@ -115,19 +111,12 @@ class Mount:
         handout = self.deliveries.fetch(volume, label=label)
         if self.deliveries.holds(self.driver, handout.envelope.header.key_id):
             return handout, "the drive encrypts: it holds the key"
-        loaded, how = self._load(self.driver, handout, "the drive did not hold it")
-        return replace(loaded, notes=(*loaded.notes, _IN_CLEAR)), how
+        report = self.deliveries.bring(self.driver, handout)
+        return _given(handout, report, "the drive did not hold it, and the tape asks for it")
 
     def _choose(self, wanted: Delivery | None) -> Choice:
         ability = None if self.driver is None else self.driver.ability()
         return choose(wanted, ability, self.why_none)
-
-    def _load(
-        self, driver: TapeDriver, handout: Handout, why: str, *, new: bool = False
-    ) -> tuple[Handout, str]:
-        report = self.deliveries.deliver(driver, handout, new=new)
-        noted = replace(handout, notes=(*handout.notes, *_warnings(report)))
-        return noted, f"drive {report.drive.serial} encrypts: it was given the key ({why})"
 
     def _instead(self, volume: str, cipher: Cipher | None, error: HwkmError) -> tuple[Handout, str]:
         """Let software encrypt, because the drive did not take the key."""
@@ -140,6 +129,11 @@ class Mount:
     def _keep_clear(self) -> None:
         if self.driver is not None:
             self.deliveries.keep_clear(self.driver)
+
+
+def _given(handout: Handout, report: LoadReport, why: str) -> tuple[Handout, str]:
+    noted = replace(handout, notes=(*handout.notes, *_warnings(report)))
+    return noted, f"drive {report.drive.serial} encrypts: it was given the key ({why})"
 
 
 def _warnings(report: LoadReport) -> tuple[str, ...]:

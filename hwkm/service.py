@@ -46,6 +46,9 @@ class KeyService(Protocol):
     def delivery(self, volume: str, label: bytes | None) -> Delivery:
         """See :meth:`hwkm.manager.KeyManager.delivery`."""
 
+    def uses_drives(self) -> bool:
+        """See :meth:`hwkm.manager.KeyManager.uses_drives`."""
+
     def record_failure(
         self, operation: Operation, volume: str | None, caller: Caller, error: Exception
     ) -> None:
@@ -94,6 +97,11 @@ class OwnTokens:
         """See :meth:`hwkm.manager.KeyManager.delivery`; no token is opened."""
         with self._manager() as manager:
             return manager.delivery(volume, label)
+
+    def uses_drives(self) -> bool:
+        """See :meth:`hwkm.manager.KeyManager.uses_drives`; no token is opened."""
+        with self._manager() as manager:
+            return manager.uses_drives()
 
     def record_failure(
         self, operation: Operation, volume: str | None, caller: Caller, error: Exception

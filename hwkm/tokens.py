@@ -53,6 +53,11 @@ class Tokens:
         """How often tokens were opened in all."""
         return sum(session.logins for session in self._sessions.values())
 
+    @property
+    def last_login(self) -> float:
+        """When a token was last opened with success, in seconds since 1970; 0 if never."""
+        return max((session.last_login for session in self._sessions.values()), default=0.0)
+
     def session(self, name: str | None = None) -> TokenSession:
         """Return the session of the token called ``name``; it logs in at its first use.
 

@@ -26,15 +26,17 @@ cli
 bacula_setup getkey
 agent
 bacula
-initialize health verify
+initialize health recovery verify
 provision
-changer mounts
+changer drive_verbs mounts
 deliveries
 service
 installation
 manager
-issuing reading
-proofs tokens
+escrow_page
+escrow issuing reading
+token_copy
+kept proofs tokens
 recipients
 keystore
 config
@@ -62,6 +64,8 @@ HOMES = {
     "msgspec": {"config", "agent"},
     "prometheus_client": {"agent"},
     "structlog": {"agent"},
+    "segno": {"escrow_page"},
+    "shamir_mnemonic": {"escrow"},
     "syslog": {"log"},
     "resource": {"supervise"},
     "pyscsi": {"scsi"},

@@ -38,6 +38,8 @@ class Child:
     ended: int
     link: socket.socket
     is_reaped: bool = False
+    signal: int | None = None
+    """The signal that ended it, known when it is reaped."""
 
     def kill(self) -> None:
         """End it and what it started, whatever they do; :meth:`reap` is still to be called."""
@@ -51,7 +53,8 @@ class Child:
         os.close(self.ended)
         _, status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(status):
-            return f"it was ended by {signal.Signals(os.WTERMSIG(status)).name}"
+            self.signal = os.WTERMSIG(status)
+            return f"it was ended by {signal.Signals(self.signal).name}"
         return f"it ended with status {os.waitstatus_to_exitcode(status)}"
 
 

@@ -196,9 +196,11 @@ class Connection(asyncio.Protocol):
         self._write((NO, why.encode()))
 
     def _write(self, fields: Sequence[bytes]) -> None:
-        self._enter(_State.GOING_OUT, self._limits.take_seconds)
+        self._enter(_State.GOING_OUT, None)
         self._transport.write(pack(fields))
-        if not self._transport.get_write_buffer_size():
+        if self._transport.get_write_buffer_size():
+            self._enter(_State.GOING_OUT, self._limits.take_seconds)
+        else:
             self.resume_writing()
 
     def _enter(self, state: _State, seconds: float | None) -> None:

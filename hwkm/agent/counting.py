@@ -39,7 +39,8 @@ def work(link: socket.socket, installation: Installation) -> None:
         return
     envelopes = [Count(*names, number) for names, number in sorted(found.envelopes.items())]
     alone = found.volumes_with_one_recipient
-    link.sendall(pack(Figures(found.size, found.volumes, found.keys, envelopes, alone)))
+    figures = Figures(found.size, found.volumes, found.keys, envelopes, alone, found.last_backup)
+    link.sendall(pack(figures))
 
 
 async def run(installation: Installation) -> Figures:

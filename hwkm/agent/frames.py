@@ -22,7 +22,8 @@ MAX_FIELDS = 256
 """More than Bacula gives arguments to a command; without it, a frame of many tiny fields would
 take ten times its size in memory."""
 
-GETKEY, STATUS, RELEASE = b"getkey", b"status", b"release"
+GETKEY, STATUS, RELEASE, STOP = b"getkey", b"status", b"release", b"stop"
+DRIVE, CHANGER = b"drive", b"changer"
 """The verbs: the first field of a request."""
 OK, NO = b"ok", b"no"
 """The first field of an answer."""

@@ -6,6 +6,7 @@ It runs one thread, has no PKCS#11 module and no keystore open, and so can fork 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -19,19 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from hwkm import config as configuration
 from hwkm import supervise
-from hwkm.agent import drive_jobs, listening, requests, strays, systemd, token_process
+from hwkm.agent import drive_jobs, listening, requests, strays, systemd, token_process, verbs
 from hwkm.agent.connections import Connections
-from hwkm.agent.frames import GETKEY, NO, OK, RELEASE, STATUS
+from hwkm.agent.frames import CHANGER, DRIVE, GETKEY, NO, OK, RELEASE, STATUS, STOP
 from hwkm.agent.hardening import harden
 from hwkm.agent.limits import Limits
 from hwkm.agent.messages import Done, NeedsDrive, Refusal, Release, Reply
 from hwkm.agent.metrics import Metrics
-from hwkm.agent.peers import AllowList
+from hwkm.agent.people import People, look_up_names, names_of
 from hwkm.agent.publishing import Publisher
 from hwkm.agent.refusals import Refusals
 from hwkm.agent.status import FAILED, GIVEN, REFUSED, Status
 from hwkm.agent.structured_log import log_of
 from hwkm.agent.token_link import TokenLink
+from hwkm.agent.unrecorded import Unrecorded
 from hwkm.errors import ConfigError, HwkmError, PinError
 from hwkm.log import one_line
 from hwkm.token import pin_guard
@@ -72,6 +74,7 @@ def run(installation: Installation, limits: Limits | None = None) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, children could not be waited for
     for name in _PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # modules stay: the collector need not go through them, here and in each child
     notes = harden()
     lock = listening.lock(installation.config.runtime_dir)
     try:
@@ -84,6 +87,10 @@ async def _run(installation: Installation, limits: Limits, notes: Sequence[str])
     await Front(installation, limits).run(notes)
 
 
+_RECORD_SECONDS = 2.0
+"""How long the last failures have to be put on record when the agent ends."""
+
+
 class Front:
     """The agent, as far as the outside sees it."""
 
@@ -94,12 +101,16 @@ class Front:
         """
         self._installation = replace(installation, reload_seconds=limits.reload_seconds)
         self._limits = limits
-        self._allowed = AllowList.from_config(installation.config)
+        self._names = names_of(installation.config)
         self._log = log_of(installation.config)
+        self._people = People(self._log)
         self._status = Status()
         self._refusals = Refusals(self._log)
         self._connections = Connections(self.answer, limits, self._status)
         self._tokens = TokenLink(self._starter(), limits, self._status.token, self._log)
+        self._unrecorded = Unrecorded(self._tokens, limits, self._log)
+        self._has_service_socket = False
+        self._tokens.put_aside = self._unrecorded.keep
         self._metrics = Publisher(Metrics(self._status, self._guard), limits, self._log)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -110,13 +121,18 @@ class Front:
             GETKEY: self._getkey,
             STATUS: self._show_status,
             RELEASE: self._release,
+            STOP: self._stop,
+            DRIVE: self._drive,
+            CHANGER: self._drive,
         }
 
     async def run(self, notes: Sequence[str]) -> None:
         """Serve until SIGTERM; ``notes`` are what could not be had of its protection."""
         handed_over = systemd.listen_fds()
         path = self._installation.config.agent.socket
-        listeners = handed_over or [listening.listen(self._installation.config.agent)]
+        self._has_service_socket = bool(handed_over)
+        group = self._names.socket_group
+        listeners = handed_over or [listening.listen(self._installation.config.agent, group)]
         if handed_over:
             self._admit(path)
         servers: list[asyncio.Server] = []
@@ -133,9 +149,10 @@ class Front:
 
     async def answer(self, peer: Peer, fields: list[bytes]) -> Sequence[bytes]:
         """Return the fields of the answer to a request; never raises."""
+        peer = await self._people.known(peer)
         verb = fields[0]
         serve = self._serve.get(verb)
-        if serve is None or not self._allowed.admits(peer, verb):
+        if serve is None or not self._names.allowed.admits(peer, verb):
             return self._refuse(peer, verb, known=serve is not None)
         if self._status.in_flight >= self._limits.in_flight:
             return NO, b"the agent has too many requests to answer"
@@ -154,7 +171,7 @@ class Front:
             self._status.in_flight -= 1
             if not self._status.in_flight:
                 self._idle.set()
-        operation = _operation(fields) if verb == GETKEY else ""
+        operation = _operation(fields)
         self._status.finished(verb.decode(), operation, outcome, time.monotonic() - begun)
         return answer
 
@@ -170,6 +187,7 @@ class Front:
             fields_of = requests.fields_of(asked, error)
             what = requests.described(asked)
             self._log.error(f"{what}: no key given: {error.diagnostics()}", **fields_of)
+            self._unrecorded.note(asked, error)
             return FAILED, (OK, requests.failed_reply(error.diagnostics()).text)
         return GIVEN if reply.given else REFUSED, (OK, reply.text)
 
@@ -192,6 +210,24 @@ class Front:
         finally:
             self._status.drive_jobs -= 1
 
+    async def _drive(
+        self, peer: Peer, fields: list[bytes], _deadline: float
+    ) -> tuple[str, Sequence[bytes]]:
+        asked, verb = verbs.parse(fields, peer.user), fields[0].decode()
+        most = self._limits.changes if fields[0] == CHANGER else self._limits.drive_verbs
+        if self._status.verb_jobs[verb] >= most:
+            raise HwkmError("too many requests concern drives at the same time")
+        self._status.verb_jobs[verb] += 1
+        try:
+            done = await drive_jobs.run_verb(self._installation, asked, self._limits, self._tokens)
+        except HwkmError as error:
+            fields_of = verbs.failure_fields(asked, error)
+            self._log.error(f"{verbs.described(asked)}: {error.diagnostics()}", **fields_of)
+            return verbs.FAILED, (OK, verbs.document_of(verbs.failed(error)))
+        finally:
+            self._status.verb_jobs[verb] -= 1
+        return done.outcome, (OK, done.document)
+
     async def _show_status(
         self, _peer: Peer, _fields: list[bytes], _deadline: float
     ) -> tuple[str, Sequence[bytes]]:
@@ -210,6 +246,13 @@ class Front:
             raise TypeError(type(result).__name__)
         fields = {"event": "release", "user": peer.user, "peer": str(peer)}
         self._log.info(f"the token was released for {peer}", **fields)
+        return "ok", (OK,)
+
+    async def _stop(
+        self, peer: Peer, _fields: list[bytes], _deadline: float
+    ) -> tuple[str, Sequence[bytes]]:
+        self._log.info(f"told to end by {peer}", event="stop", user=peer.user, peer=str(peer))
+        self._told_to_end.set()
         return "ok", (OK,)
 
     def _refuse(self, peer: Peer, verb: bytes, *, known: bool) -> Sequence[bytes]:
@@ -231,7 +274,8 @@ class Front:
     def _admit(self, path: Path) -> None:
         """Give a socket of the service manager's the group and mode that are configured."""
         try:
-            listening.admit(self._installation.config.agent, path)
+            settings = self._installation.config.agent
+            listening.admit(settings, path, self._names.socket_group)
         except ConfigError as error:
             self._log.warning(error.diagnostics())
 
@@ -255,17 +299,30 @@ class Front:
     async def _begin(self) -> None:
         async with self._reloading:
             problems = await self._tokens.begin()
-        self._report(problems)
-        refused = [error for error in problems if isinstance(error, PinError)]
-        if len(refused) == len(self._installation.config.tokens):
-            raise refused[0]
+            self._report(problems)
+            if refused := _refused_everywhere(self._installation.config, problems):
+                if not self._has_service_socket:
+                    raise refused
+                await self._stay_out(refused)
         if seconds := systemd.watchdog_seconds():
             self._in_background(_watchdog(seconds))
         self._in_background(strays.clear(self._installation, self._log))
+        self._in_background(self._unrecorded.run())
         systemd.notify("READY=1")
-        await self._metrics.start(self._installation)
+        await self._metrics.start(self._installation, self._names.socket_group)
         ready = f"the agent is ready at {self._installation.config.agent.socket}"
         self._log.info(ready, event="ready")
+
+    async def _stay_out(self, refused: PinError) -> None:
+        """Refuse all requests for keys: no token takes its PIN, and none is tried again by itself.
+
+        Ending would not help where systemd listens: it would start the agent at the next request.
+        """
+        error = _until_reloaded(refused)
+        await self._tokens.stay_out(error)
+        why = error.diagnostics()
+        systemd.notify(f"STATUS={one_line(why)}")
+        self._log.error(why, event="token", outcome="stays out", reason=why)
 
     async def _end(self, servers: Sequence[asyncio.Server]) -> None:
         """Take nothing more on, and give what is under way a while to be answered."""
@@ -278,6 +335,7 @@ class Front:
                 await self._idle.wait()
                 await self._connections.all_closed.wait()
         self._connections.abort()
+        await self._unrecorded.finish(_RECORD_SECONDS)
         for task in self._tasks:
             task.cancel()
         await self._tokens.end()
@@ -292,12 +350,20 @@ class Front:
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 await self._take_on(configuration.load(self._installation.config.path))
-            except (HwkmError, OSError) as error:
-                text = error.diagnostics() if isinstance(error, HwkmError) else error.strerror
-                self._status.refused_reloads += 1
-                fields = {"event": "reload", "outcome": "refused", "reason": text}
-                self._log.error(f"the new configuration is not taken on: {text}", **fields)
-            systemd.notify("READY=1")
+            except HwkmError as error:
+                self._refuse_reload(error.diagnostics())
+            except OSError as error:
+                self._refuse_reload(error.strerror or str(error))
+            except Exception as error:  # noqa: BLE001  # the agent works on with what it has
+                self._refuse_reload(f"internal error: {supervise.where(error)}")
+            finally:
+                if not self._told_to_end.is_set():
+                    systemd.notify("READY=1")
+
+    def _refuse_reload(self, text: str) -> None:
+        self._status.refused_reloads += 1
+        fields = {"event": "reload", "outcome": "refused", "reason": text}
+        self._log.error(f"the new configuration is not taken on: {text}", **fields)
 
     async def _take_on(self, config: Config) -> None:
         old = self._installation.config
@@ -305,17 +371,42 @@ class Front:
             raise ConfigError(
                 "runtime_dir, log, agent.socket and agent.log_format take effect only at a restart"
             )
-        allowed = AllowList.from_config(config)
+        names = await look_up_names(config, self._log)
         if (config.agent.mode, config.agent.group) != (old.agent.mode, old.agent.group):
-            listening.admit(config.agent, config.agent.socket)
-        self._installation = replace(self._installation, config=config)
-        self._allowed = allowed
-        self._report(await self._tokens.replace(self._starter()))
+            listening.admit(config.agent, config.agent.socket, names.socket_group)
+        new = replace(self._installation, config=config)
+        await self._replace_tokens(new)
+        self._installation, self._names = new, names
+        self._people.forget()
         await self._metrics.stop()
-        await self._metrics.start(self._installation)
+        await self._metrics.start(self._installation, names.socket_group)
         self._status.reloads += 1
         taken = {"event": "reload", "outcome": "taken on"}
         self._log.info(f"the configuration {config.path} was taken on", **taken)
+
+    async def _replace_tokens(self, new: Installation) -> None:
+        """Let a process of the ``new`` configuration take over, if it opens any token.
+
+        :raises ConfigError: if it does not; then one of the old configuration is there again.
+        """
+        old, config = self._installation.config, new.config
+
+        def is_good(problems: Sequence[HwkmError] | None) -> bool:
+            # With the same tokens the old one would fare no better: the fault is not in the file.
+            some = problems is not None and len(problems) < len(config.tokens)
+            return some or config.tokens == old.tokens
+
+        problems, good = await self._tokens.replace(partial(token_process.start, new), is_good)
+        if not good:
+            self._admit(old.agent.socket)
+            raise ConfigError(
+                "none of its tokens can be opened: "
+                + "; ".join(error.diagnostics() for error in problems)
+            )
+        self._report(problems)
+        systemd.notify("STATUS=")
+        if refused := _refused_everywhere(config, problems):
+            await self._stay_out(refused)
 
     # below
 
@@ -350,11 +441,28 @@ async def _watchdog(seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
+def _refused_everywhere(config: Config, problems: Sequence[HwkmError]) -> PinError | None:
+    """Return why the first token did not take its PIN, if none took it."""
+    refused = [error for error in problems if isinstance(error, PinError)]
+    return refused[0] if len(refused) == len(config.tokens) else None
+
+
+def _until_reloaded(refused: PinError) -> PinError:
+    return PinError(
+        f"no token takes its PIN ({refused}), and none is tried until the agent is told to",
+        hint=f"{refused.hint}. Then systemctl reload hwkm-agent",
+    )
+
+
 def _fixed(config: Config) -> tuple[object, ...]:
     return config.runtime_dir, config.log, config.agent.socket, config.agent.log_format
 
 
 def _operation(fields: list[bytes]) -> str:
-    """Return what kind of key is asked for, one of few words whatever the client says."""
+    """Return what kind of key is asked for, or what of a drive: one of few words in any case."""
+    if fields[0] in (DRIVE, CHANGER):
+        return verbs.verb_of(fields)
+    if fields[0] != GETKEY:
+        return ""
     known = {b"LABEL": "label", b"READ": "read"}
     return known.get(fields[1], "other") if len(fields) > 1 else "other"

@@ -28,6 +28,13 @@ class Limits:
     in_flight: int = 256
     """Requests that are worked on, those whose client has gone away too."""
     drive_jobs: int = 32
+    """Requests for keys that concern a drive."""
+    drive_verbs: int = 16
+    """Requests of ``hwkm drive``: places of their own, so that they take none of the others."""
+    changes: int = 16
+    """Likewise those of changers."""
+    verb_seconds: float = 600.0
+    """After this long these two are answered: a tape may have to be wound. Clients wait for 615."""
     textfile_seconds: float = 15.0
     """How often the metrics are written, if they go into a file."""
     count_seconds: float = 60.0

@@ -50,10 +50,10 @@ def lock(runtime_dir: Path) -> int:
     return descriptor
 
 
-def listen(settings: AgentSettings) -> socket.socket:
+def listen(settings: AgentSettings, gid: int | None) -> socket.socket:
     """Return a socket that listens where ``settings`` say.
 
-    It is made under another name, and appears under its own with its mode and group.
+    It is made under another name, and appears under its own with its mode and the group ``gid``.
 
     :raises AlreadyRunningError: if somebody listens there.
     :raises ConfigError: if there can be no such socket.
@@ -69,7 +69,7 @@ def listen(settings: AgentSettings) -> socket.socket:
         finally:
             os.umask(mask)
         listener.listen(BACKLOG)
-        admit(settings, scratch)
+        admit(settings, scratch, gid)
         scratch.rename(settings.socket)
     except OSError as error:
         listener.close()
@@ -86,14 +86,22 @@ def listen(settings: AgentSettings) -> socket.socket:
     return listener
 
 
-def admit(settings: AgentSettings, path: Path) -> None:
-    """Give the socket at ``path`` the group and the mode of ``settings``.
+def group_of(settings: AgentSettings) -> int | None:
+    """Return the number of the group that the socket is to have; looked up.
 
-    :raises ConfigError: if there is no such group, or it can't be given to it.
+    :raises ConfigError: if there is no such group.
+    """
+    return None if settings.group is None else gid_of("group", settings.group)
+
+
+def admit(settings: AgentSettings, path: Path, gid: int | None) -> None:
+    """Give the socket at ``path`` the group ``gid``, if any, and the mode of ``settings``.
+
+    :raises ConfigError: if it can't be given to that group.
     """
     try:
-        if settings.group is not None:
-            os.chown(path, -1, gid_of("group", settings.group))
+        if gid is not None:
+            os.chown(path, -1, gid)
         path.chmod(settings.mode)
     except OSError as error:
         raise ConfigError(

@@ -195,18 +195,29 @@ class Ask(Message, frozen=True):
 
 
 class Answer(Message, frozen=True):
-    """A :data:`Result`, and how long tokens were used for it, and how often one was opened."""
+    """A :data:`Result`, and how long tokens were used for it, and how often one was opened.
+
+    ``last_login`` is when one was last opened with success, in seconds since 1970; 0 if never.
+    """
 
     number: int
     result: msgspec.Raw
     token_seconds: float = 0.0
     logins: int = 0
+    last_login: float = 0.0
 
 
 class JobDone(Message, frozen=True):
     """What a drive job leaves behind for the Storage Daemon."""
 
     reply: Reply
+
+
+class VerbDone(Message, frozen=True):
+    """What a drive job for ``hwkm drive`` leaves behind: the answer, and in a word how it went."""
+
+    document: bytes
+    outcome: str
 
 
 # What the process that counts says.
@@ -228,6 +239,7 @@ class Figures(Message, frozen=True):
     keys: int
     envelopes: list[Count]
     volumes_with_one_recipient: int
+    last_backup: int | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -250,10 +262,14 @@ def pack_ask(number: int, deadline: float, what: Message | msgspec.Raw) -> bytes
 
 
 def pack_answer(
-    number: int, result: Message | msgspec.Raw, token_seconds: float = 0.0, logins: int = 0
+    number: int,
+    result: Message | msgspec.Raw,
+    token_seconds: float = 0.0,
+    logins: int = 0,
+    last_login: float = 0.0,
 ) -> bytes:
     """Return an answer as it goes over a link."""
-    return pack(Answer(number, raw(result), token_seconds, logins))
+    return pack(Answer(number, raw(result), token_seconds, logins, last_login))
 
 
 def raw(message: Message | msgspec.Raw) -> msgspec.Raw:

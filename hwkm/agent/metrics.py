@@ -44,6 +44,11 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
+    def counted(self, found: Figures) -> None:
+        """Take on what was counted in the keystore."""
+        self.figures = found
+        self._status.last_backup = found.last_backup
+
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
@@ -77,7 +82,9 @@ class Metrics(Collector):
         yield _counter(
             "hwkm_agent_refused_connections", "Clients not let in", status.refused_connections
         )
-        yield _gauge("hwkm_agent_drive_jobs", "Drives worked on now", status.drive_jobs)
+        yield _gauge("hwkm_agent_drive_jobs", "Drives worked on now for keys", status.drive_jobs)
+        verb_jobs = status.verb_jobs.total()
+        yield _gauge("hwkm_agent_drive_verbs", "Drives worked on now for hwkm drive", verb_jobs)
         reloads = CounterMetricFamily(
             "hwkm_agent_config_reloads", "Configurations read again", labels=["outcome"]
         )
@@ -90,7 +97,7 @@ class Metrics(Collector):
         yield _gauge("hwkm_agent_requests_in_flight", "Requests worked on now", status.in_flight)
         requests = CounterMetricFamily(
             "hwkm_agent_requests",
-            "Requests answered; operation is that of getkey",
+            "Requests answered; operation is that of getkey, or what hwkm drive does",
             labels=["verb", "operation", "outcome"],
         )
         for (verb, operation, outcome), number in sorted(status.requests.items()):
@@ -140,6 +147,9 @@ class Metrics(Collector):
             "Volumes whose active key only one master key can open",
             found.volumes_with_one_recipient,
         )
+        if found.last_backup is not None:
+            backup = "When the keystore was last backed up, in seconds since 1970"
+            yield _gauge("hwkm_last_backup_timestamp_seconds", backup, found.last_backup)
         envelopes = GaugeMetricFamily(
             "hwkm_keystore_envelopes",
             "Envelopes that a master key can open, by its token and label",

@@ -1,4 +1,8 @@
-"""Who is at the other end of the socket, as the kernel says, and what they may ask for."""
+"""Who is at the other end of the socket, as the kernel says, and what they may ask for.
+
+:func:`peer_of` asks the kernel alone. Whatever asks the user database, which may be far away and
+slow, is for other processes than the one that serves everybody: see :mod:`hwkm.agent.people`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hwkm.agent.frames import GETKEY
+from hwkm.agent.frames import CHANGER, GETKEY
 from hwkm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,47 +24,62 @@ if TYPE_CHECKING:
 
 ROOT = 0
 _UCRED = struct.Struct("=iII")
+_SO_PEERGROUPS = 59  # from <asm-generic/socket.h>
+_GID = struct.Struct("=I")
+_MOST_GROUPS = 1024 // _GID.size
+"""Python takes no more from getsockopt(2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A client's process as it was when it connected."""
+    """A client's process as it was when it connected; ``user`` may be its number."""
 
     uid: int
     gid: int
     pid: int
     user: str
-
-    @property
-    def groups(self) -> frozenset[int]:
-        """All groups of its user, and its own; looked up anew, which can take its time."""
-        try:
-            # Not by ``user``: for a user without a name that is a number, and so can a name be.
-            name = pwd.getpwuid(self.uid).pw_name
-            return frozenset({self.gid, *os.getgrouplist(name, self.gid)})
-        except (KeyError, OSError):
-            return frozenset({self.gid})
+    groups: frozenset[int] = frozenset()
 
     def __str__(self) -> str:
         return f"{self.user} (uid {self.uid}, process {self.pid})"
 
 
 def peer_of(connection: socket.socket) -> Peer:
-    """Return who connected.
+    """Return who connected, and in which groups that process runs; nothing is looked up.
 
     :raises OSError: if the kernel does not say.
     """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(credentials)
-    return Peer(uid, gid, pid, name_of(uid))
+    return Peer(uid, gid, pid, str(uid), frozenset({gid, *_groups(connection)}))
 
 
-def name_of(uid: int) -> str:
-    """Return a user's name, or the number if it has none."""
+def _groups(connection: socket.socket) -> frozenset[int]:
+    """Return the supplementary groups; none for a process that is in very many."""
+    size = _MOST_GROUPS * _GID.size
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, size)
+    except OSError:
+        return frozenset()
+    return frozenset(gid for (gid,) in _GID.iter_unpack(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What the user database says of a user: the name, or the number, and all groups."""
+
+    name: str
+    groups: frozenset[int] = frozenset()
+
+
+def look_up(uid: int) -> Person:
+    """Ask the user database, which can take its time."""
+    try:
+        # The groups not by a name from elsewhere: a number can be a name, too.
+        found = pwd.getpwuid(uid)
+        return Person(found.pw_name, frozenset(os.getgrouplist(found.pw_name, found.pw_gid)))
+    except (KeyError, OSError):
+        return Person(str(uid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +112,7 @@ class Admitted:
         """Return whether ``peer`` is one of these."""
         if peer.uid in self.uids:
             return True
-        return bool(self.gids) and not self.gids.isdisjoint(peer.groups)
+        return peer.gid in self.gids or not self.gids.isdisjoint(peer.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,7 @@ class AllowList:
 
     def admits(self, peer: Peer, verb: bytes) -> bool:
         """Return whether ``peer`` may ask for ``verb``, which may be anything."""
-        return (self.getkey if verb == GETKEY else self.admin).has(peer)
+        return (self.getkey if verb in (GETKEY, CHANGER) else self.admin).has(peer)
 
 
 def gid_of(key: str, name: str) -> int:

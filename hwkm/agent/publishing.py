@@ -46,8 +46,8 @@ class Publisher:
         self._clients = 0
         self._problems: dict[str, str] = {}
 
-    async def start(self, installation: Installation) -> None:
-        """Begin, if the configuration wants metrics at all."""
+    async def start(self, installation: Installation, group: int | None) -> None:
+        """Begin, if the configuration wants metrics at all; ``group`` is that of a socket."""
         place = installation.config.agent.metrics
         if not place:
             return
@@ -57,7 +57,7 @@ class Publisher:
             self._tasks.append(asyncio.create_task(self._write_on()))
             return
         try:
-            self._server = await self._listen(installation)
+            self._server = await self._listen(installation, group)
         except (HwkmError, OSError) as error:
             self._note("listening", f"the metrics can't be had at {place}: {_text(error)}")
 
@@ -81,7 +81,8 @@ class Publisher:
         while True:
             begun = time.monotonic()
             try:
-                self._metrics.figures = await counting.run(installation)
+                found = await counting.run(installation)
+                self._metrics.counted(found)
                 self._note("counting", "")
             except (HwkmError, OSError) as error:
                 self._metrics.figures = None
@@ -106,11 +107,11 @@ class Publisher:
 
     # HTTP
 
-    async def _listen(self, installation: Installation) -> asyncio.Server:
+    async def _listen(self, installation: Installation, group: int | None) -> asyncio.Server:
         settings = installation.config.agent
         if settings.metrics.startswith("unix:"):
             path = Path(settings.metrics.removeprefix("unix:"))
-            listener = listening.listen(replace(settings, socket=path))
+            listener = listening.listen(replace(settings, socket=path), group)
             self._socket = path
             return await asyncio.start_unix_server(
                 self._serve, sock=listener, limit=MAX_REQUEST_BYTES

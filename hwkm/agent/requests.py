@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from hwkm import bacula
@@ -64,9 +65,14 @@ def job_for(asked: GetKey, installation: Installation, keys: KeyService, deadlin
 
     :raises ConfigError: if the command's words are wrong.
     """
-    options = parse_options(asked.words, {})
+    options = _options(tuple(asked.words))
     caller = Caller(asked.who, options.job or None)
     return Job(installation, keys, caller, options, deadline)
+
+
+@lru_cache(maxsize=16)  # one job asks with the same words for each of its volumes
+def _options(words: tuple[str, ...]) -> Options:
+    return parse_options(words, {})
 
 
 def reply_of(text: bytes) -> Reply:

@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from hwkm import __version__
+from hwkm.agent.frames import GETKEY
 from hwkm.agent.latency import Latency
+
+_GETKEY = GETKEY.decode()
 
 GIVEN, REFUSED, FAILED = "given", "refused", "failed"
 """How a request for a key ends: with it, with the reason why not, or without a whole answer."""
@@ -27,11 +30,16 @@ class TokenStatus:
     last_error_at: float | None = None
     failures: int = 0
     logins: int = 0
+    last_login_at: float | None = None
     latency: Latency = field(default_factory=Latency)
 
-    def used(self, seconds: float, logins: int) -> None:
-        """Note how long a request used tokens, if it did, and how often one was opened."""
+    def used(self, seconds: float, logins: int, last_login: float = 0.0) -> None:
+        """Note how long a request used tokens, if it did, and how often one was opened.
+
+        ``last_login`` is when that was last done with success, 0 if never.
+        """
         self.logins += logins
+        self.last_login_at = last_login or self.last_login_at
         if seconds:
             self.latency.observe(seconds)
 
@@ -53,6 +61,7 @@ class TokenStatus:
             "started": _shown(self.started_at),
             "failures": self.failures,
             "logins": self.logins,
+            "last_login": _shown(self.last_login_at),
             "latency": self.latency.document(),
             "last_error": self.last_error,
             "last_error_at": _shown(self.last_error_at),
@@ -63,7 +72,8 @@ class TokenStatus:
 class Status:
     """The whole agent. ``requests`` counts by verb, operation, and by how it ended.
 
-    ``latencies`` are those of requests for keys, by operation and by how they ended.
+    ``latencies`` are those of requests for keys, by operation and by how they ended. ``drive_jobs``
+    are those for keys that concern a drive, ``verb_jobs`` all others that do, by their verb.
     """
 
     started_at: float = field(default_factory=time.time)
@@ -75,14 +85,16 @@ class Status:
     connections: int = 0
     refused_connections: int = 0
     drive_jobs: int = 0
+    verb_jobs: Counter[str] = field(default_factory=Counter)
     reloads: int = 0
     refused_reloads: int = 0
+    last_backup: float | None = None
     token: TokenStatus = field(default_factory=TokenStatus)
 
     def finished(self, verb: str, operation: str, outcome: str, seconds: float) -> None:
-        """Count a request that was answered; ``operation`` is empty unless it was for a key."""
+        """Count a request that was answered; ``operation`` is that of getkey and of drives."""
         self.requests[verb, operation, outcome] += 1
-        if operation:
+        if verb == _GETKEY:
             self.latencies[operation, outcome].observe(seconds)
 
     def document(self) -> dict[str, Any]:
@@ -92,7 +104,7 @@ class Status:
         for (verb, operation, outcome), count in sorted(self.requests.items()):
             of_verb = requests.setdefault(verb, {})
             of_verb[outcome] = of_verb.get(outcome, 0) + count
-            if operation:
+            if verb == _GETKEY:
                 operations.setdefault(operation, {})[outcome] = count
         return {
             "version": __version__,
@@ -109,8 +121,10 @@ class Status:
             "connections": self.connections,
             "refused_connections": self.refused_connections,
             "drive_jobs": self.drive_jobs,
+            "drive_verbs": self.verb_jobs.total(),
             "reloads": self.reloads,
             "refused_reloads": self.refused_reloads,
+            "last_backup": _shown(self.last_backup),
             "token_process": self.token.document(),
         }
 

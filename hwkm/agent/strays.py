@@ -16,7 +16,9 @@ from hwkm.deliveries import Deliveries, open_drive
 from hwkm.errors import HwkmError
 from hwkm.manager import Caller
 from hwkm.privileges import user_name
-from hwkm.scsi.nodes import list_tape_devices
+from hwkm.scsi.devices import EMULATOR
+from hwkm.scsi.nodes import list_tape_devices, tapes_in_use
+from hwkm.service import OwnTokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,7 @@ SECONDS = 120.0
 
 def drives_of(installation: Installation) -> Sequence[str]:
     """Return the drives to look at: those configured, or all of the machine's; or none."""
-    if not installation.config.policy.uses_drives:
+    if not OwnTokens(installation).uses_drives():
         return ()
     named = installation.config.agent.drives
     if named is not None:
@@ -38,9 +40,23 @@ def drives_of(installation: Installation) -> Sequence[str]:
     return [str(node.sg) for node in list_tape_devices() if not node.changer]
 
 
+def free(drives: Sequence[str]) -> list[str]:
+    """Return those drives that may be looked at: while a program has a tape open, emulated ones.
+
+    What a drive has to report of a reset is for that program, which would write on in clear if it
+    were not told.
+    """
+    in_use = tapes_in_use()
+    return [device for device in drives if device.startswith(EMULATOR) or not in_use]
+
+
 async def clear(installation: Installation, log: Log) -> None:
     """Look at all drives at once."""
-    await asyncio.gather(*(_clear(device, installation, log) for device in drives_of(installation)))
+    drives = drives_of(installation)
+    looked_at = free(drives)
+    if len(looked_at) < len(drives):
+        log.info("a tape is in use: no drive is looked at for a key that was left in it")
+    await asyncio.gather(*(_clear(device, installation, log) for device in looked_at))
 
 
 async def _clear(device: str, installation: Installation, log: Log) -> None:
@@ -63,9 +79,12 @@ def _look(device: str, installation: Installation, log: Log) -> None:
     try:
         with open_drive(device, runtime_dir, deadline=time.monotonic() + SECONDS) as driver:
             report = deliveries.clear_stray(driver)
+            alarm = deliveries.alarm(driver)
     except HwkmError as error:
         log.warning(f"drive {device} was not looked at: {error.diagnostics()}")
         return
+    if alarm is not None:
+        log.error(f"drive {device}: {alarm.diagnostics()}")
     if report is None:
         return
     if report.cleared:

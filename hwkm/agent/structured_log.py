@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from hwkm.log import SYSLOG, Log, append, one_line, send, send_datagram
+from hwkm.log import SYSLOG, Log, one_line, send, send_datagram
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
 
     from hwkm.config import Config
 
@@ -38,7 +38,7 @@ class StructuredLog(Log):
     def __init__(self, target: str = SYSLOG) -> None:
         super().__init__(target)
         self._logger = structlog.wrap_logger(
-            _Sink(target),
+            _Sink(self._put),
             processors=[
                 structlog.processors.add_log_level,
                 structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
@@ -58,8 +58,8 @@ class StructuredLog(Log):
 class _Sink:
     """Where structlog leaves a line's fields; like every log of ours it never raises."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
+    def __init__(self, put: Callable[[str, Callable[[], None]], None]) -> None:
+        self._put = put
 
     def info(self, **fields: Any) -> None:
         self._write("info", fields)
@@ -72,15 +72,14 @@ class _Sink:
 
     def _write(self, level: str, fields: dict[str, Any]) -> None:
         line = str(_render(None, level, fields))
-        if self._target != SYSLOG:
-            with suppress(OSError):
-                append(self._target, line)
-                return
-        with suppress(OSError):
-            send_datagram(JOURNAL, _journal_entry(level, fields))
-            return
-        with suppress(OSError):  # there is no journal
-            send(level, line)
+        self._put(line, partial(_send, level, line, fields))
+
+
+def _send(level: str, line: str, fields: dict[str, Any]) -> None:
+    try:
+        send_datagram(JOURNAL, _journal_entry(level, fields))
+    except OSError:  # there is no journal
+        send(level, line)
 
 
 def _in_order(

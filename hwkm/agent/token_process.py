@@ -221,7 +221,14 @@ class _Loop:
                 self._answer(read.ask)
 
     def _answer_together(self, reads: Sequence[WaitingRead]) -> bool:
-        """Answer several READs; return whether that could be done."""
+        """Answer several READs; return whether that could be done.
+
+        By then the keystore has their events. The log's lines come after the answers.
+        """
+        with self._service.log.held():
+            return self._try_together(reads)
+
+    def _try_together(self, reads: Sequence[WaitingRead]) -> bool:
         tokens = self._service.tokens
         seconds, logins = tokens.seconds, tokens.logins
         try:
@@ -234,7 +241,8 @@ class _Loop:
         spent, tried = (tokens.seconds - seconds) / len(reads), tokens.logins - logins
         logged_in = [tried] + [0] * (len(reads) - 1)  # for all of them
         parts = zip(reads, replies, logged_in, strict=True)
-        answers = [pack_answer(read.ask.number, reply, spent, n) for read, reply, n in parts]
+        last = tokens.last_login
+        answers = [pack_answer(read.ask.number, reply, spent, n, last) for read, reply, n in parts]
         self._link.sendall(b"".join(answers))
         return True
 
@@ -249,4 +257,5 @@ class _Loop:
         else:
             result = self._service.answer(unpack_what(ask.what), ask.deadline)
         spent, tried = tokens.seconds - seconds, tokens.logins - logins
-        self._link.sendall(pack_answer(ask.number, result, spent, tried))
+        last = tokens.last_login
+        self._link.sendall(pack_answer(ask.number, result, spent, tried, last))

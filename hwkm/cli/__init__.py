@@ -18,6 +18,7 @@ from hwkm.cli import (
     drive,
     emulator,
     envelope,
+    escrow,
     getkey,
     init,
     keystore,
@@ -42,6 +43,7 @@ app.add_typer(token.app, name="token")
 app.add_typer(master.app, name="master")
 app.add_typer(volume.app, name="volume")
 app.add_typer(envelope.app, name="envelope")
+app.add_typer(escrow.app, name="escrow")
 app.add_typer(keystore.app, name="keystore")
 app.add_typer(drive.app, name="drive")
 app.add_typer(emulator.app, name="emulator")
@@ -62,7 +64,12 @@ def options(
     context: typer.Context,
     config: Annotated[
         Path,
-        typer.Option(envvar="HWKM_CONFIG", metavar="FILE", help="The configuration file."),
+        typer.Option(
+            envvar="HWKM_CONFIG",
+            metavar="FILE",
+            help="The configuration file.",
+            readable=False,  # whoever has an agent may do without; others are told by us
+        ),
     ] = DEFAULT_PATH,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback with errors; it never holds keys.")

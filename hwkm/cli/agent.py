@@ -36,3 +36,15 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     config = configuration.load(settings(context).config)
     print_fields(client.status(config.agent.socket), as_json=as_json)
+
+
+@app.command("stop")
+def stop(context: typer.Context) -> None:
+    """Let the agent answer what it was asked, and end. Without one the status is 1.
+
+    Under systemd, systemctl stop hwkm-agent does the same.
+
+    Example: hwkm agent stop
+    """
+    config = configuration.load(settings(context).config)
+    client.stop(config.agent.socket)

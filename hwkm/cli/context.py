@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwkm import config as configuration
-from hwkm.envelope import Scheme
+from hwkm.envelope import TOKEN_SCHEMES, Scheme
 from hwkm.errors import ConfigError, ParseError
 from hwkm.installation import Installation
 from hwkm.manager import Caller
@@ -50,11 +50,14 @@ def chosen_scheme(name: str | None) -> Scheme | None:
     """
     if name is None:
         return None
+    names = ", ".join(scheme.label for scheme in TOKEN_SCHEMES)
     try:
-        return Scheme.from_label(name)
+        scheme = Scheme.from_label(name)
     except ParseError as error:
-        names = ", ".join(scheme.label for scheme in Scheme)
         raise ConfigError(str(error), hint=f"Choose one of: {names}") from error
+    if scheme not in TOKEN_SCHEMES:
+        raise ConfigError(f"{name!r} is no scheme of a token's", hint=f"Choose one of: {names}")
+    return scheme
 
 
 def installation(context: typer.Context) -> Installation:

@@ -10,6 +10,7 @@ import typer
 
 from hwkm.cli.context import JsonOption, caller, installation
 from hwkm.cli.output import print_json, print_table, report, text, time_text
+from hwkm.envelope import Scheme
 from hwkm.errors import ConfigError, NotFoundError
 from hwkm.key_files import MAX_FILE_BYTES, KeyFileKind, parse_key_file
 from hwkm.keystore.records import ProofKind
@@ -197,7 +198,11 @@ def _generation(record: Generation) -> dict[str, Any]:
 
 def _recipients(blob: bytes | None, record: Generation) -> list[dict[str, str]]:
     return [
-        {"id": stanza.recipient_id.hex(), "kind": "token", "scheme": stanza.scheme.label}
+        {
+            "id": stanza.recipient_id.hex(),
+            "kind": "escrow" if stanza.scheme is Scheme.ESCROW else "token",
+            "scheme": stanza.scheme.label,
+        }
         for stanza in parse_stored(blob, record).stanzas
     ]
 

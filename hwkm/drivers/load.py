@@ -47,7 +47,9 @@ class Wanted:
     """What is to be loaded: a key, the name that goes with every block, and for which volume.
 
     ``pinned`` is the SHA-256 of the drive's page 0031h on record; None if none is.
-    ``barcode`` is what the cartridge is expected to carry; "" if nobody knows.
+    ``barcode`` is what the cartridge is expected to carry; "" if nobody knows. ``new`` is for a key
+    that is to be written with at once: for others it is enough that the drive can decrypt, and a
+    drive that can't encrypt where the tape stands refuses to write there by itself.
     """
 
     key: VolumeKey
@@ -55,6 +57,7 @@ class Wanted:
     volume: str
     pinned: bytes | None = None
     barcode: str = ""
+    new: bool = True
 
 
 @dataclass(slots=True)
@@ -151,9 +154,11 @@ class Load:
 
     def _ability(self) -> tuple[EncryptionAbility, Algorithm]:
         ability = self.session.ability()
-        if not ability.can_encrypt or ability.algorithm is None:
+        able = ability.can_encrypt if self.wanted.new else ability.can_decrypt
+        if not able or ability.algorithm is None:
+            what = "encrypt" if self.wanted.new else "decrypt"
             raise DeviceError(
-                f"{self.session.name} can't encrypt: {ability.reason}",
+                f"{self.session.name} can't {what}: {ability.reason}",
                 hint="See hwkm drive probe; software encryption works with any drive",
             )
         return ability, ability.algorithm

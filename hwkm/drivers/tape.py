@@ -18,7 +18,8 @@ from hwkm.drivers.software import check_delivery
 from hwkm.errors import DeviceError, ParseError
 from hwkm.policy import Delivery
 from hwkm.scsi.encryption import TapeEncryption
-from hwkm.scsi.inventory import identify_cartridge, identify_drive, same_cartridge
+from hwkm.scsi.inventory import identify_cartridge, identify_drive, is_3592, same_cartridge
+from hwkm.scsi.pages.base import PageIn
 from hwkm.scsi.pages.next_block import BlockEncryption
 from hwkm.scsi.pages.status import ControlledBy
 
@@ -87,6 +88,14 @@ class TapeDriver:
         self.session = TapeEncryption(transport)
         self._runtime_dir = runtime_dir
 
+    @property
+    def was_reset(self) -> bool:
+        """Whether the drive told, since it was opened, that it was reset or others set parameters.
+
+        Whoever has its tape node open is not told any more.
+        """
+        return self.session.was_reset
+
     def ability(self) -> EncryptionAbility:
         """Return whether the drive can encrypt the cartridge in it, and if not, why."""
         self._begin()
@@ -106,6 +115,7 @@ class TapeDriver:
         *,
         pinned: bytes | None = None,
         barcode: str = "",
+        new: bool = True,
     ) -> LoadReport:
         """Put ``key`` into the drive, and read back that it encrypts with it.
 
@@ -113,13 +123,14 @@ class TapeDriver:
         :param volume: the U-KAD where it fits.
         :param pinned: SHA-256 of the drive's page 0031h on record; None trusts what it shows.
         :param barcode: what the cartridge is expected to carry, "" if nobody knows.
+        :param new: whether it is to be written with at once; to read, decrypting is enough.
         :raises NotEncryptedError: naming the check that failed; the key was taken out then.
         :raises WrappingKeyChangedError: if the drive shows another key than the pinned one.
         :raises TooManyKeysError: if another wrong key might lock the drive.
         :raises PolicyError: if the key is one for software encryption.
         """
         check_delivery(key, volume, self.delivery)
-        wanted = Wanted(key, key_id, volume, pinned, barcode)
+        wanted = Wanted(key, key_id, volume, pinned, barcode, new)
         return Load(self.session, self._runtime_dir, wanted).run()
 
     def holds(self, key_id: bytes) -> HoldReport:
@@ -149,6 +160,10 @@ class TapeDriver:
         ours = status.controlled_by in (ControlledBy.NOT_REPORTED, ControlledBy.HOST)
         return ours and not status.is_clear
 
+    def can_hold_keys(self) -> bool:
+        """Return whether the drive takes keys from hosts."""
+        return bool(self.session.pages(PageIn.OUT_SUPPORT))
+
     def guard_changed(self, counter: int) -> bool:
         """Return whether anybody has set parameters since the counter was ``counter``."""
         self._begin()
@@ -162,6 +177,23 @@ class TapeDriver:
         may_read = self._status().is_clear
         block = look(self.session, cartridge.first_encrypted, may_read=may_read).block
         return NextKey(block, () if block is None else readback.names(block.kads))
+
+    def has_encrypted_blocks(self) -> bool:
+        """Return whether the cartridge's chip, or the next block, tells of encrypted blocks."""
+        _, cartridge = self.identify()
+        if cartridge is None:
+            return False
+        block = self.session.next_block() if self.session.pages() else None
+        seen = block is not None and block.encryption in ENCRYPTED
+        return seen or cartridge.first_encrypted is not None
+
+    def first_is_clear(self) -> bool:
+        """Return whether the drive leaves the first block of an encrypted tape in clear.
+
+        An IBM 3592 does, and shows itself by its mode page 25h.
+        """
+        self._begin()
+        return is_3592(self.session.transport)
 
     def keep_on_chip(self, envelope: bytes) -> Check:
         """Keep ``envelope``, of at most ``chip.MAX_BYTES``, in the cartridge's chip as well."""

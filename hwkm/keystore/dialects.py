@@ -35,6 +35,9 @@ class Dialect(Protocol):
     def lock_creation(self, connection: Connection, /) -> None:
         """Let nobody else make tables until the transaction ends."""
 
+    def freeze(self, connection: Connection, /) -> None:
+        """Let a transaction that has just begun see one state to its end, and only read."""
+
     def continue_numbers(self, connection: Connection, /) -> None:
         """Let new rows be numbered after those that were copied with their numbers."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, inspect, select
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-REVISION = "0002"
+REVISION = "0003"
 """The migration that this release works with."""
 
 
@@ -57,9 +57,10 @@ class Keystore:
         self._keeps = not isinstance(engine.pool, NullPool)
         url = engine.url
         self._file = sqlite.file_of(url) if self._keeps and sqlite.is_sqlite(url) else None
+        self._spare: Connection | None = None
 
     @classmethod
-    def open(cls, url: str, installation: str = "", *, keep: bool = False) -> Keystore:
+    def open(cls, url: str | URL, installation: str = "", *, keep: bool = False) -> Keystore:
         """Open the keystore at ``url`` and check that it is ours and of this release.
 
         ``keep`` is for a process that lives long and has one thread: its connection is kept from
@@ -87,6 +88,9 @@ class Keystore:
 
     def close(self) -> None:
         """Close the connection, if one is kept."""
+        if self._spare is not None:
+            self._spare.close()
+        self._spare = None
         self.engine.dispose()
 
     @contextmanager
@@ -98,10 +102,8 @@ class Keystore:
 
         :raises KeystoreError: if the database fails; then nothing was written.
         """
-        with errors(), self.engine.connect() as connection:
-            writer = connection.execution_options(hwkm_writes=True, hwkm_durable=durable)
-            with writer.begin():
-                yield self._checked(Transaction(writer))
+        with self._begun(hwkm_writes=True, hwkm_durable=durable) as transaction:
+            yield transaction
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -109,8 +111,49 @@ class Keystore:
 
         :raises KeystoreError: if the database fails.
         """
-        with errors(), self.engine.connect() as connection, connection.begin():
+        with self._begun(hwkm_writes=False) as transaction:
+            yield transaction
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Transaction]:
+        """Run one transaction that reads the whole of one state, whoever writes meanwhile.
+
+        Only for a keystore whose connection is not kept.
+
+        :raises KeystoreError: if the database fails.
+        """
+        with self.reading() as transaction:
+            dialects.named(self.engine.dialect.name).freeze(transaction.connection)
+            yield transaction
+
+    @contextmanager
+    def _begun(self, **options: bool) -> Iterator[Transaction]:
+        with (
+            errors(),
+            self._connected() as connection,
+            connection.execution_options(**options).begin(),
+        ):
             yield self._checked(Transaction(connection))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        """Give a connection, on SQLite the last one again if it is kept.
+
+        It is the pool that keeps it; but to fetch it there for each transaction, and to bring it
+        back, takes longer than the statements of a READ. Within a transaction it is in use, and
+        another one is given.
+        """
+        spare, self._spare = self._spare, None
+        if spare is not None and not sqlite.is_current(spare):
+            spare.close()  # the pool looks at it once more, and opens another
+            spare = None
+        with ExitStack() as stack:
+            connection = spare or self.engine.connect()
+            stack.callback(connection.close)  # on an error too: then all of it is undone
+            yield connection
+            if self._file is not None and self._spare is None:
+                self._spare = connection
+                stack.pop_all()
 
     def _checked(self, transaction: Transaction) -> Transaction:
         known = transaction.connection.info
@@ -128,7 +171,7 @@ class Keystore:
             return dialects.named(self.engine.dialect.name).problems(connection)
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """Return ``url`` taken apart.
 
     :raises ConfigError: if it is not a database URL.

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from hwkm.envelope import Envelope
 from hwkm.keystore import dialects, schema
-from hwkm.keystore.records import State
+from hwkm.keystore.records import Operation, State
 from hwkm.keystore.rows import refusing_damage
 
 if TYPE_CHECKING:
@@ -27,13 +27,17 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """``envelopes`` counts those that each master key can open, by its token and its label."""
+    """``envelopes`` counts those that each master key can open, by its token and its label.
+
+    ``last_backup`` is its time, in seconds since 1970; None if there was none.
+    """
 
     size: int
     volumes: int
     keys: int
     envelopes: dict[tuple[str, str], int]
     volumes_with_one_recipient: int
+    last_backup: int | None = None
 
 
 def count(transaction: Transaction) -> Figures:
@@ -51,12 +55,14 @@ def count(transaction: Transaction) -> Figures:
         if state == State.ACTIVE.value and len(recipients) < 2:
             alone.add(volume_id)
     connection = transaction.connection
+    backup = transaction.last_event(Operation.KEYSTORE_BACKUP)
     return Figures(
         size=dialects.named(connection.dialect.name).size(connection),
         volumes=connection.execute(select(func.count()).select_from(schema.volume)).scalar_one(),
         keys=keys,
         envelopes=dict(envelopes),
         volumes_with_one_recipient=len(alone),
+        last_backup=None if backup is None else backup[1],
     )
 
 

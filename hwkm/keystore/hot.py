@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select
 
+from hwkm.keystore.sqlite import driver_of
+
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +93,4 @@ class Hot:
 
 
 def _sqlite_of(connection: Connection) -> sqlite3.Connection | None:
-    if connection.dialect.name != "sqlite":
-        return None
-    driver: sqlite3.Connection | None = connection.connection.dbapi_connection  # type: ignore[assignment]
-    return driver
+    return driver_of(connection) if connection.dialect.name == "sqlite" else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from hwkm.errors import KeystoreError
@@ -18,6 +19,7 @@ from hwkm.keystore.records import Event, Operation, Outcome
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -37,7 +39,7 @@ def create(url: str, installation: str, *, now: int, who: str) -> Keystore:
     return Keystore.open(url, installation)
 
 
-def place(url: str) -> Keystore:
+def place(url: str | URL) -> Keystore:
     """Return what is at ``url``, to make a keystore there; in SQLite's case its file is made.
 
     :raises KeystoreError: if the file can't be made.
@@ -48,16 +50,25 @@ def place(url: str) -> Keystore:
     return Keystore(engine)
 
 
-def make_tables(connection: Connection) -> bool:
-    """Make all tables, but if there are some; return whether they were made."""
+def make_tables(connection: Connection, revision: str = REVISION) -> bool:
+    """Make all tables, but if there are some; return whether they were made.
+
+    ``revision`` is another than this release's for what an older one has written.
+    """
     dialects.named(connection.dialect.name).lock_creation(connection)
     missing = revision_of(connection) is None
     if missing:
-        _upgrade(connection)
+        _upgrade(connection, revision)
     return missing
 
 
-def migrate(url: str) -> str:
+def known_revisions() -> set[str]:
+    """Return every revision that this release can bring up to its own."""
+    scripts = ScriptDirectory.from_config(_config())
+    return {script.revision for script in scripts.walk_revisions()}
+
+
+def migrate(url: str | URL) -> str:
     """Bring the keystore at ``url`` to this release's revision, in one transaction; return it.
 
     :raises KeystoreError: if there is none, or the migration fails; then nothing was changed.
@@ -88,12 +99,17 @@ def _make_file(path: Path) -> None:
             raise KeystoreError(f"the keystore {path} can't be made: {error.strerror}") from error
 
 
-def _upgrade(connection: Connection) -> None:
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _upgrade(connection: Connection, revision: str = REVISION) -> None:
+    config = _config()
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, REVISION)
+        command.upgrade(config, revision)
     except CommandError as error:
         raise KeystoreError(
             f"the keystore can't be brought to revision {REVISION}: {error}",

@@ -64,6 +64,11 @@ def lock_creation(connection: Connection) -> None:
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
 
 
+def freeze(connection: Connection) -> None:
+    """Let a transaction that has just begun see one state to its end, and only read."""
+    connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
 def continue_numbers(connection: Connection) -> None:
     """Let new rows be numbered after those that were copied into their tables."""
     for column in (schema.volume.c.volume_id, schema.event.c.event_id, schema.proof.c.proof_id):

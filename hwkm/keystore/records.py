@@ -40,7 +40,12 @@ class Operation(StrEnum):
     DRIVE_CLEAR = "drive-clear"
     DRIVE_PIN = "drive-pin"
     MASTER_CREATE = "master-create"
+    ESCROW_NEW = "escrow-new"
+    ESCROW_OPEN = "escrow-open"
     KEYSTORE_CREATE = "keystore-create"
+    KEYSTORE_BACKUP = "keystore-backup"
+    KEYSTORE_RESTORE = "keystore-restore"
+    KEPT = "kept"
 
 
 @unique
@@ -72,6 +77,20 @@ class MasterKey:
     parameters: dict[str, str] = field(default_factory=dict)
     canary: bytes | None = None
     public_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EscrowKey:
+    """The public half of an escrow key: X-Wing's 1,216 bytes, and their SHA-256.
+
+    Volume keys are wrapped for the one that is active; a replaced one is deactivated.
+    """
+
+    recipient_id: bytes
+    public_key: bytes
+    state: State
+    created: int
+    made_by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from hwkm.checks import Check, Status
@@ -12,6 +13,7 @@ from hwkm.envelope import Scheme
 from hwkm.errors import KeystoreError, ParseError
 from hwkm.keys import Cipher
 from hwkm.keystore.records import (
+    EscrowKey,
     Event,
     Generation,
     MasterKey,
@@ -114,6 +116,34 @@ def master_values(master: MasterKey) -> dict[str, Any]:
         "parameters": json.dumps(master.parameters, sort_keys=True),
         "canary": master.canary,
         "public_key": master.public_key,
+    }
+
+
+@refusing_damage("the record of an escrow key")
+def read_escrow_key(row: Row[Any]) -> EscrowKey:
+    """Return the escrow key in ``row``.
+
+    :raises KeystoreError: if the row is damaged.
+    """
+    if sha256(row.public_key).digest() != row.recipient_id:
+        raise ValueError("its id is not that of its public half")
+    return EscrowKey(
+        recipient_id=row.recipient_id,
+        public_key=row.public_key,
+        state=State(row.state),
+        created=row.created,
+        made_by=row.made_by,
+    )
+
+
+def escrow_key_values(key: EscrowKey) -> dict[str, Any]:
+    """Return the columns of ``key``."""
+    return {
+        "recipient_id": key.recipient_id,
+        "public_key": key.public_key,
+        "state": key.state.value,
+        "created": key.created,
+        "made_by": key.made_by,
     }
 
 

@@ -135,6 +135,18 @@ drive = Table(
     sqlite_strict=True,
 )
 
+# Public halves alone: the private ones are nowhere near a machine.
+escrow_key = Table(
+    "escrow_key",
+    metadata,
+    Column("recipient_id", LargeBinary, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("created", Count, nullable=False),
+    Column("made_by", Text, nullable=False),
+    sqlite_strict=True,
+)
+
 # Names that other programs wrote beside the blocks of their tapes: two keys can share one.
 key_name = Table(
     "key_name",

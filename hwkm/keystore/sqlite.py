@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -86,13 +87,19 @@ def prepare(engine: Engine) -> None:
         writes = options.get("hwkm_writes", False)
         if writes:
             _wait_for_disk(connection, durable=options.get("hwkm_durable", True))
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        driver_of(connection).execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """Return SQLite's own connection: SQLAlchemy takes several times as long for a statement."""
+    driver: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+    return driver
 
 
 def _wait_for_disk(connection: Connection, *, durable: bool) -> None:
     """Let commits from now on wait for the disk, or be written to it later, in their order."""
     if connection.info.setdefault("durable", True) is not durable:
-        connection.exec_driver_sql(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        driver_of(connection).execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.info["durable"] = durable
 
 
@@ -102,20 +109,30 @@ def keep_current(engine: Engine) -> None:
     A keystore that was restored is another file of the same name; what is written to the old one
     would be lost.
     """
-    path = file_of(engine.url)
+    path = str(file_of(engine.url))
 
     @event.listens_for(engine, "checkout")
     def _checkout(connection: Any, record: Any, _proxy: object) -> None:
+        record.info.setdefault("path", path)
         now = _identity(connection, path)
-        if record.info.setdefault("identity", now) != now:
+        if now is None or record.info.setdefault("identity", now) != now:
             raise DisconnectionError
 
 
-def _identity(connection: sqlite3.Connection, path: Path) -> tuple[int, ...]:
+def is_current(connection: Connection) -> bool:
+    """Return whether a connection that was kept still leads to the same file and tables."""
+    known = connection.info
     try:
-        file = path.stat()
+        return bool(_identity(driver_of(connection), known["path"]) == known["identity"])
+    except sqlite3.Error:
+        return False  # what is wrong is said of a new one
+
+
+def _identity(connection: sqlite3.Connection, path: str) -> tuple[int, ...] | None:
+    try:
+        file = os.stat(path)  # noqa: PTH116  # before every transaction
     except FileNotFoundError:
-        raise DisconnectionError from None
+        return None
     (version,) = connection.execute("PRAGMA schema_version").fetchone()
     return file.st_dev, file.st_ino, version
 
@@ -140,6 +157,10 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 def lock_creation(_connection: Connection) -> None:
     """Do nothing: whoever writes to a file is alone in it."""
+
+
+def freeze(_connection: Connection) -> None:
+    """Do nothing: whoever reads a file sees the state in which it was at the first statement."""
 
 
 def continue_numbers(_connection: Connection) -> None:

@@ -16,12 +16,23 @@ from hwkm.errors import KeystoreError, PolicyError
 from hwkm.keys import KEY_ID_BYTES
 from hwkm.keystore import schema
 from hwkm.keystore.hot import Hot
-from hwkm.keystore.records import Event, Generation, MasterKey, Operation, Outcome, Proof, State
+from hwkm.keystore.records import (
+    EscrowKey,
+    Event,
+    Generation,
+    MasterKey,
+    Operation,
+    Outcome,
+    Proof,
+    State,
+)
 from hwkm.keystore.rows import (
+    escrow_key_values,
     event_values,
     generation_values,
     master_values,
     proof_values,
+    read_escrow_key,
     read_event,
     read_generation,
     read_master,
@@ -39,6 +50,7 @@ if TYPE_CHECKING:
 _MASTER = schema.master_key.c
 _GENERATION = schema.generation.c
 _ENVELOPE = schema.envelope.c
+_ESCROW_KEY = schema.escrow_key.c
 _EVENT = schema.event.c
 _PROOF = schema.proof.c
 _DRIVE = schema.drive.c
@@ -58,6 +70,9 @@ def _generations() -> Select[Any]:
 
 # Statements that each handing out of a key needs.
 _MASTERS = Hot(select(schema.master_key).order_by(_MASTER.created, _MASTER.master_id))
+_ESCROW_KEYS = Hot(
+    select(schema.escrow_key).order_by(_ESCROW_KEY.created, _ESCROW_KEY.recipient_id)
+)
 _VOLUME = (
     select(schema.volume.c.volume_id)
     .where(schema.volume.c.name == bindparam("volume"))
@@ -126,6 +141,19 @@ class Transaction:
     def masters(self) -> list[MasterKey]:
         """Return all master keys, the oldest first."""
         return [read_master(row) for row in _MASTERS.rows(self.connection)]
+
+    # escrow keys
+
+    def add_escrow_key(self, key: EscrowKey) -> None:
+        """Add an escrow key; if it is active, those that were are deactivated."""
+        if key.state is State.ACTIVE:
+            active = update(schema.escrow_key).where(_ESCROW_KEY.state == State.ACTIVE.value)
+            self.connection.execute(active, {"state": State.DEACTIVATED.value})
+        self.connection.execute(insert(schema.escrow_key), escrow_key_values(key))
+
+    def escrow_keys(self) -> list[EscrowKey]:
+        """Return all escrow keys, the oldest first."""
+        return [read_escrow_key(row) for row in _ESCROW_KEYS.rows(self.connection)]
 
     # volumes and generations
 
@@ -272,6 +300,23 @@ class Transaction:
             query = query.where(_EVENT.volume == volume)
         return [read_event(row) for row in self.connection.execute(query)]
 
+    def last_event(
+        self, operation: Operation, detail: str | None = None, *, ending: str = ""
+    ) -> tuple[int, int] | None:
+        """Return number and time of the last event of this kind that went well; None if never.
+
+        If ``detail`` is given, it is the event's; if ``ending`` is, that is how its detail ends.
+        """
+        query = select(_EVENT.event_id, _EVENT.at).where(
+            _EVENT.operation == operation.value, _EVENT.outcome == Outcome.OK.value
+        )
+        if detail is not None:
+            query = query.where(_EVENT.detail == detail)
+        if ending:
+            query = query.where(_EVENT.detail.endswith(ending, autoescape=True))
+        row = self.connection.execute(query.order_by(_EVENT.event_id.desc()).limit(1)).first()
+        return None if row is None else (row.event_id, row.at)
+
     # drives
 
     def add_proof(self, proof: Proof, who: str) -> None:
@@ -300,6 +345,10 @@ class Transaction:
         """Return what drives said of a key, in the order it happened."""
         query = select(schema.proof).where(_PROOF.key_id == key_id).order_by(_PROOF.proof_id)
         return [read_proof(row) for row in self.connection.execute(query)]
+
+    def has_proofs(self) -> bool:
+        """Return whether any drive ever said anything of a key."""
+        return self.connection.execute(select(_PROOF.proof_id).limit(1)).first() is not None
 
     def last_proof_in(self, drive_serial: str) -> Proof | None:
         """Return what a drive said last, of whatever key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hwkm.envelope import Header, Scheme, Stanza, StanzaError, context
+from hwkm.envelope import TOKEN_SCHEMES, Header, Scheme, Stanza, StanzaError, context
 from hwkm.errors import ParseError, TokenError
 from hwkm.keys import VolumeKey
 from hwkm.keystore.records import State
@@ -140,6 +140,8 @@ class TokenIdentity:
         Whoever knows an RSA public key can wrap a key of their own choice to it. So an RSA key that
         is not on record, another application's perhaps, is only used where there are no records.
         """
+        if stanza.scheme not in TOKEN_SCHEMES:
+            raise NotMineError(f"{stanza.recipient_id.hex()} is no key of a token's")
         record = self.records.get(stanza.recipient_id)
         if record is not None and record.scheme is not stanza.scheme:
             raise NotMineError(f"{stanza.recipient_id.hex()} is on record for another scheme")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hwkm.errors import DeviceError, ParseError
 from hwkm.keys import SecretBytes
-from hwkm.scsi.ability import NEEDED_PAGES, EncryptionAbility, managed_by, why_not
+from hwkm.scsi.ability import NEEDED_PAGES, EncryptionAbility, managed_by, why_not, why_not_here
 from hwkm.scsi.commands import security_protocol_in, security_protocol_out, test_unit_ready
 from hwkm.scsi.inventory import key_manager
 from hwkm.scsi.optional import if_known
@@ -29,6 +29,8 @@ from hwkm.scsi.pages.wrapping_key import WrappingKey, wrap
 from hwkm.scsi.quirks import (
     LATE_CAPABILITIES,
     PAGE_LENGTH_TOO_LONG,
+    PARAMETERS_CHANGED,
+    RESET,
     BusyRetry,
     PageFilter,
     UnitAttentionDrain,
@@ -128,7 +130,13 @@ class TapeEncryption:
     @property
     def attentions(self) -> int:
         """How many unit attentions were taken: what was read before one may be stale after it."""
-        return self._drain.count
+        return len(self._drain.taken)
+
+    @property
+    def was_reset(self) -> bool:
+        """Whether one of them told of a reset, or of parameters that somebody else changed."""
+        taken = self._drain.taken
+        return any(code[0] == RESET or code in PARAMETERS_CHANGED for code in taken)
 
     def note(self, quirk: str) -> None:
         """Put a quirk on the list."""
@@ -232,11 +240,14 @@ class TapeEncryption:
         if capabilities is None:
             return EncryptionAbility(False, "it tells its abilities with a cartridge only")
         control = self.status().controlled_by
-        other = managed_by(control, key_manager(self.transport))
-        trouble = other or why_not(capabilities, mounted)
+        other = managed_by(control, key_manager(self.transport), capabilities)
+        unreadable = other or why_not(capabilities, mounted)
+        trouble = unreadable or why_not_here(capabilities)
         algorithm = capabilities.gcm()
         return EncryptionAbility(
             can_encrypt=not trouble,
+            can_decrypt=not unreadable,
+            by_others=bool(other),
             reason=trouble or "it encrypts AES-256-GCM itself, at a host's bidding",
             algorithm=algorithm,
             formats=self.key_formats(),

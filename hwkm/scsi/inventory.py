@@ -118,6 +118,18 @@ def key_manager(transport: Transport) -> KeyManager:
     found = KeyManager.UNKNOWN if answer is None else key_manager_lto(ModeData.parse(answer))
     if found is not KeyManager.UNKNOWN:
         return found
+    return _key_manager_3592(transport)
+
+
+def is_3592(transport: Transport) -> bool:
+    """Find out whether this is an IBM 3592, by the encryption method in its mode page 25h.
+
+    :raises CheckConditionError, ParseError: as :func:`key_manager` does.
+    """
+    return _key_manager_3592(transport) is not KeyManager.UNKNOWN
+
+
+def _key_manager_3592(transport: Transport) -> KeyManager:
     answer = if_known(transport, mode_sense(ModePage.READ_WRITE_CONTROL_3592))
     return KeyManager.UNKNOWN if answer is None else key_manager_3592(ModeData.parse(answer))
 

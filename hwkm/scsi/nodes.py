@@ -20,6 +20,9 @@ TAPE_TYPE = 0x01
 CHANGER_TYPE = 0x08
 """Peripheral device types (SPC-5, INQUIRY)."""
 
+TAPE_MODULES = ("st", "lin_tape")
+"""The kernel's modules whose nodes programs read and write tapes through."""
+
 _SG = re.compile(r"sg\d+")
 _ST = re.compile(r"n?st\d+[alm]?")
 _NON_REWINDING = re.compile(r"nst\d+")
@@ -63,11 +66,29 @@ def sg_node(path: Path, sysfs: Path = SYSFS) -> Path:
     return node.with_name(_generic(path, sysfs / "class" / "scsi_tape" / node.name / "device"))
 
 
+def tapes_in_use(sysfs: Path = SYSFS) -> bool:
+    """Return whether any program has a tape's node open, as far as that can be told.
+
+    Each open node is one reference to its driver's module, whoever opened it. True too where the
+    driver is built into the kernel, which counts nothing.
+    """
+    counts = (_references(sysfs / "module" / name) for name in TAPE_MODULES)
+    return any(count != 0 for count in counts)
+
+
 def list_tape_devices(sysfs: Path = SYSFS) -> list[TapeNode]:
     """Return every tape drive and changer, by the number of its sg node."""
     nodes = [path for path in sysfs.glob("class/scsi_generic/*") if _SG.fullmatch(path.name)]
     found = [_describe(path) for path in sorted(nodes, key=lambda path: int(path.name[2:]))]
     return [node for node in found if node]
+
+
+def _references(module: Path) -> int | None:
+    """Return how often a module is in use; None if that is not counted."""
+    if not module.exists():
+        return 0
+    count = _word(module / "refcnt")
+    return int(count) if count.isdecimal() else None
 
 
 def _generic(path: Path, device: Path) -> str:

@@ -33,6 +33,13 @@ BUSY_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 """Seconds before each further try of a command that ended with BUSY."""
 
 MEDIUM_MAY_HAVE_CHANGED = 0x28
+RESET = 0x29
+"""ADDITIONAL SENSE CODE of all resets, power on among them (SPC-5, table 49)."""
+
+PARAMETERS_CHANGED = {(0x2A, 0x11), (0x2A, 0x12), (0x2A, 0x13)}
+"""Data encryption parameters were changed by another host or by the drive; the key instance counter
+has changed (SSC-5)."""
+
 INVALID_FIELD_IN_PARAMETER_LIST = (0x26, 0x00)
 CONTROL_BYTE, CKOD_BIT = 5, 2
 """Where CKOD stands in the page Set Data Encryption."""
@@ -108,14 +115,15 @@ class BusyRetry(Filter):
 class UnitAttentionDrain(Filter):
     """Sends a command again that was not run because the drive had an event to report.
 
-    ``count`` is how many were taken: what was read before an event may be stale after it.
+    ``taken`` has the ASC and ASCQ of each: what was read before one may be stale after it, and no
+    other program of this host is told of it.
     """
 
     quirk = "unit-attention"
 
     def __init__(self, inner: Transport, note: Callable[[str], None]) -> None:
         super().__init__(inner, note)
-        self.count = 0
+        self.taken: list[tuple[int, int]] = []
         self._any_cartridge = False
 
     @contextmanager
@@ -143,7 +151,7 @@ class UnitAttentionDrain(Filter):
         return self._inner.execute(command)
 
     def _take(self, error: CheckConditionError) -> None:
-        self.count += 1
+        self.taken.append((error.sense.asc, error.sense.ascq))
         self._note(self.quirk)
         if error.sense.asc == MEDIUM_MAY_HAVE_CHANGED and not self._any_cartridge:
             raise CartridgeChangedError(

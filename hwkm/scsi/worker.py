@@ -97,12 +97,18 @@ class WorkerTransport(Port):
 
         :raises CommandTimeoutError: if there is no answer in time; the device is then given up.
         :raises OutcomeUnknownError: if the child ended first.
-        :raises TransportError: if the device was given up before.
+        :raises TransportError: if the device was given up before, or no time is left for it.
         """
         if self._given_up:
             raise TransportError(
                 f"{self.name} was given up {self._given_up}: {command.name} was not sent",
                 hint="See whether the drive answers again (sg_turs), then start anew",
+            )
+        if time.monotonic() >= self._deadline:
+            raise TransportError(
+                f"{self.name}: no time was left for {command.name}, which was not sent",
+                hint="The drive is not at fault: what was asked before, such as a key, took the "
+                "time. See the log, and hwkm drive status",
             )
         # After an exception here, say KeyboardInterrupt, the child may be busy with what it cut
         # short; the answer to that is dropped when it comes.

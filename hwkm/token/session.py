@@ -81,6 +81,8 @@ class TokenSession:
         """How long it was used, logging in included, by ``clock``."""
         self.logins = 0
         """How often it was opened, or that was tried."""
+        self.last_login = 0.0
+        """When it was last opened with success, in seconds since 1970; 0 if never."""
 
     def __enter__(self) -> TokenSession:
         return self
@@ -223,6 +225,7 @@ class TokenSession:
         self._module = Module.load(self.settings.module_path, self.settings.environment, self)
         self._info, token = self._module.find(self.settings)
         self._login = self._session = self._log_in(token, self._info)
+        self.last_login = time.time()
         return self._session
 
     def _log_in(self, token: pkcs11.Token, info: TokenInfo) -> pkcs11.Session:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -468,6 +468,39 @@ class TestReload:
         assert read_reply(agent.getkey("LABEL", "A")).cipher == "AES_256_XTS"
         assert agent.token_pid() == before
 
+    @pytest.mark.parametrize(
+        ("old", "new", "why"),
+        [
+            ("module-path=", "module-path=/no-such", "none of its tokens can be opened"),
+            ("pin-source=file:", "pin-source=file:/no-such", "the PIN file /no-such"),
+            ("token=", "token=another-", "none of its tokens can be opened"),
+        ],
+    )
+    def test_tokens_that_can_not_be_opened(
+        self, agent: Agent, old: str, new: str, why: str
+    ) -> None:
+        """The old configuration stays; who asks meanwhile waits, and is not refused."""
+        agent.home.edit(old, new)
+        agent.home.edit('cipher = "AES_256_XTS"', 'cipher = "AES_128_XTS"')
+        with ThreadPoolExecutor(4) as pool:
+            agent.signal(signal.SIGHUP)
+            replies = [pool.submit(agent.getkey, "LABEL", "A") for _ in range(40)]
+            given = [read_reply(reply.result()) for reply in replies]
+        assert process.wait_until(lambda: agent.status()["refused_reloads"] == 1, 20)
+        assert {reply.cipher for reply in given} == {"AES_256_XTS"}
+        refused = [line for line in agent.home.log if "is not taken on" in line]
+        assert len(refused) == 1
+        assert why in refused[0]
+        assert agent.status()["reloads"] == 0
+        assert len(process.session(agent.running.pid)) == 2
+
+    def test_a_token_that_is_away_is_not_the_new_files_fault(self, agent: Agent) -> None:
+        (agent.home.path / "tokens").rename(agent.home.path / "away")
+        (agent.home.path / "tokens").mkdir()
+        agent.home.edit('cipher = "AES_256_XTS"', 'cipher = "AES_128_XTS"')
+        agent.signal(signal.SIGHUP)
+        assert process.wait_until(partial(reloaded, agent, 1), 20)
+
     def test_nothing_is_lost_in_between(self, agent: Agent) -> None:
         """Requests that come while the configuration changes are answered all the same."""
         stop = threading.Event()
@@ -494,25 +527,38 @@ class TestReload:
         (home.path / "run" / "tokens.lock").touch()
         with (home.path / "run" / "tokens.lock").open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            threading.Timer(2, file.close).start()
-            hups = [threading.Timer(1 + number / 10, _reload, [home]) for number in range(3)]
-            for hup in hups:
-                hup.start()
+            hups = threading.Thread(target=_reload_three_times, args=(home, file))
+            hups.start()
             agent = start_agent(home)
-            for hup in hups:
-                hup.join()
+            hups.join()
         assert process.wait_until(partial(reloaded, agent, 3), 20)
         assert read_reply(agent.getkey("READ", VOLUME)).key
         assert process.wait_until(lambda: len(process.session(agent.running.pid)) == 2, 10)
 
 
-def _reload(home: Home) -> None:
-    """Send SIGHUP to the agent that holds the lock of agents."""
-    held = (home.path / "run" / "agent.lock").stat()
+def _reload_three_times(home: Home, token: IO[bytes]) -> None:
+    """Send SIGHUP to an agent that waits for the token, and then let go of that."""
+    assert process.wait_until(lambda: _waits(_holder(home)), 30)
+    for _ in range(3):
+        os.kill(_holder(home), signal.SIGHUP)
+        time.sleep(0.1)  # or they count as one
+    token.close()
+
+
+def _waits(agent: int) -> bool:
+    """Return whether an agent has its process with the token, and so heeds signals."""
+    return bool(agent and Path(f"/proc/{agent}/task/{agent}/children").read_text())
+
+
+def _holder(home: Home) -> int:
+    """Return the process that holds the lock of agents, or 0."""
+    lock = home.path / "run" / "agent.lock"
     for line in Path("/proc/locks").read_text().splitlines():
         fields = line.split()
-        if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == held.st_ino:
-            os.kill(int(fields[4]), signal.SIGHUP)
+        inode = int(fields[5].rpartition(":")[2])
+        if fields[1] == "FLOCK" and lock.exists() and inode == lock.stat().st_ino:
+            return int(fields[4])
+    return 0
 
 
 class TestCommand:

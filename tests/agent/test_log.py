@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,7 +115,8 @@ class TestJson:
             fields = [b"getkey", b"READ", VOLUME.encode(), b"", b"", b"--job", b"9"]
             connection.socket.sendall(raw.frame(*fields))
             assert process.wait_until(lambda: json_agent.status()["in_flight"] == 2, 20)
-            os.kill(token, signal.SIGKILL)
+            os.kill(token, signal.SIGSEGV)  # as a module does; it gets it when it goes on
+            os.kill(token, signal.SIGCONT)
             assert connection.answer()[1].startswith(b"error: ")
         (line,) = about_keys(json_agent.home)
         assert (line["job"], line["error"], line["outcome"]) == ("9", "TokenError", "not given")
@@ -235,6 +236,34 @@ class TestJournal:
         names = [line.split("=")[0] for line in journal.recv(65536).decode().splitlines()]
         assert names.count("PRIORITY") == 1
         assert "HWKM_OUTCOME" not in names
+
+
+class TestHeld:
+    """Lines that are held back come at the end of the block, in their order, whatever ends it."""
+
+    @pytest.mark.parametrize("kind", [Log, StructuredLog])
+    def test_until_the_end(self, tmp_path: Path, kind: type[Log]) -> None:
+        path = tmp_path / "log"
+        log = kind(str(path))
+        with suppress(ZeroDivisionError), log.held():
+            log.info("first")
+            log.error("second")
+            assert not path.exists()
+            raise ZeroDivisionError
+        log.warning("third")
+        found = path.read_text().splitlines()
+        wanted = ("first", "second", "third")
+        assert all(word in line for word, line in zip(wanted, found, strict=True))
+
+    def test_without_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        sent: list[tuple[str, str]] = []
+        monkeypatch.setattr("hwkm.log.send", lambda *message: sent.append(message))
+        log = Log(str(tmp_path / "none" / "log"))
+        with log.held():
+            log.info("first")
+            log.error("second")
+            assert sent == []
+        assert sent == [("info", "first"), ("error", "second")]
 
 
 class TestText:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hwkm import config as configuration
 from hwkm.agent.latency import BOUNDS, Latency
+from hwkm.keystore import backup
 from tests.getkey import process
 from tests.getkey.home import VOLUME
 from tests.getkey.replies import read_reply
@@ -157,6 +159,19 @@ class TestFigures:
             home.query("PRAGMA page_count")[0][0] * home.query("PRAGMA page_size")[0][0]
         )
         assert value(found, "hwkm_keystore_up") == 1
+
+    def test_the_last_backup(
+        self, home: Home, tmp_path: Path, textfile: Path, start: Callable[[], Agent]
+    ) -> None:
+        agent = start()
+        name = "hwkm_last_backup_timestamp_seconds"
+        before = wait_for(textfile, "hwkm_keystore_up", 1)
+        assert value(before, name) is None
+        assert agent.status()["last_backup"] is None
+        config = configuration.load(home.config)
+        backup.make(config.keystore, config.installation, tmp_path / "b", now=86400, who="tester")
+        wait_for(textfile, name, 86400)
+        assert agent.status()["last_backup"] == "1970-01-02T00:00:00Z"
 
     def test_a_keystore_that_is_gone(
         self, home: Home, textfile: Path, start: Callable[[], Agent]

@@ -12,7 +12,7 @@ import pytest
 
 from hwkm import config as configuration
 from hwkm.agent.frames import GETKEY, RELEASE, STATUS
-from hwkm.agent.peers import Admitted, AllowList, Peer, gid_of, name_of, peer_of
+from hwkm.agent.peers import Admitted, AllowList, Peer, gid_of, look_up, peer_of
 from hwkm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ NAMELESS = 3_999_999_999
 
 
 def peer(uid: int, gid: int = NAMELESS) -> Peer:
-    return Peer(uid, gid, 1, name_of(uid))
+    """Return a peer as it is when the user database was asked."""
+    person = look_up(uid)
+    return Peer(uid, gid, 1, person.name, person.groups | {gid})
 
 
 def config(tmp_path: Path, agent: str = "") -> Config:
@@ -51,9 +53,9 @@ def test_the_kernel_says_who_connected() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         found = peer_of(ours)
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    assert found == Peer(os.geteuid(), os.getegid(), os.getpid(), user)
-    assert str(found) == f"{user} (uid {os.geteuid()}, process {os.getpid()})"
+    uid, groups = os.geteuid(), frozenset({os.getegid(), *os.getgroups()})
+    assert found == Peer(uid, os.getegid(), os.getpid(), str(uid), groups)
+    assert str(found) == f"{uid} (uid {uid}, process {os.getpid()})"
 
 
 def test_a_user_without_a_name_is_a_number() -> None:

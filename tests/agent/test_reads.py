@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import signal
 import sqlite3
 import time
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -105,6 +106,25 @@ def test_each_gets_its_own_answer(agent: Agent) -> None:
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(client, names))
+
+
+def test_each_has_its_line_in_the_log(agent: Agent, home: Home) -> None:
+    names = [f"Vol-{number}" for number in range(CLIENTS)]
+    given = {name: read_reply(agent.getkey("LABEL", name)) for name in names}
+
+    def client(name: str) -> None:
+        with agent.connect() as connection:
+            for turn in range(FOR_EACH):
+                words = ("--job", f"{turn}")
+                read_reply(connection.getkey("READ", name, given[name].wrapped, words))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(client, names))
+    agent.signal(signal.SIGTERM)  # the last line may come after its answer
+    assert agent.wait() == 0
+    found = Counter(line.partition(": gave")[0] for line in home.log if ": READ Vol-" in line)
+    asked = [f"READ {name} (job {turn}, device -)" for name in names for turn in range(FOR_EACH)]
+    assert sorted(line.partition("info: ")[2] for line in found.elements()) == sorted(asked)
 
 
 def test_one_that_is_damaged_keeps_no_other(agent: Agent, home: Home) -> None:

@@ -179,6 +179,31 @@ class TestDirective:
         again = place.setup(place.storage_daemon("x", command))
         assert again.changer_commands == [command]
 
+    def test_a_changer_of_a_user_who_can_not_read_the_configuration(self, place: Place) -> None:
+        """It gets the socket in its place; a wrapper that is there already is put right."""
+        place.delivery, place.sd_user = "auto", "nobody"
+        expected = f"{place.hwkm} drive changer --socket {place.socket} -- /x/mtx-changer %c"
+        for used in (
+            "/x/mtx-changer %c",
+            "/old/hwkm --config /x drive changer -- /x/mtx-changer %c",
+        ):
+            (command,) = place.setup(place.storage_daemon("x", used)).changer_commands
+            assert command == expected
+        place.agent = 'socket = "/run/hwkm/agent.sock"'
+        (command,) = place.setup().changer_commands
+        assert command.startswith(f"{place.hwkm} drive changer -- ")
+
+    @pytest.mark.parametrize(("more", "status"), [(0, "ok"), (1, "fail")])
+    def test_what_bacula_reads_at_most_of_a_changers(
+        self, place: Place, more: int, status: str
+    ) -> None:
+        place.delivery = "auto"
+        (command,) = place.setup(place.storage_daemon("x", "/x/")).changer_commands
+        used = "/x/" + "c" * (127 - len(command) + more)
+        ((found, text),) = place.found("changer-command", place.storage_daemon("x", used))
+        assert found == status
+        assert f"{127 + more} of 127 bytes" in text
+
 
 class TestChecks:
     def test_everything_is_there(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from hwkm.agent import strays
 from hwkm.scsi import emulator
 from tests.getkey.tape import StorageDaemon
 
@@ -56,3 +59,35 @@ def test_a_key_whose_cartridge_is_there(
     assert b"cipher: NULL" in agent.getkey("READ", daemon.volume, wrapped, *words)
     assert daemon.held() == daemon.key_ids()[-1]
     assert [kind for kind, *_ in daemon.proofs()] == ["load", "hold"]
+
+
+def test_a_reset_that_the_agent_is_told_of(
+    home: Home, tmp_path: Path, start_agent: Callable[..., Agent]
+) -> None:
+    """Nobody else is told, so it says so aloud."""
+    daemon = station(home, tmp_path)
+    daemon.drive.reset()
+    start_agent(home)
+    until(lambda: any("took the key of volume" in line for line in home.log))
+
+
+def test_the_policy_wants_no_drives_any_more(
+    home: Home, tmp_path: Path, start_agent: Callable[..., Agent]
+) -> None:
+    daemon = station(home, tmp_path)
+    daemon.drive.eject()
+    daemon.drive.insert("L50002L5")
+    home.edit('delivery = "auto"', 'delivery = "software"')
+    start_agent(home)
+    until(lambda: daemon.held() is None)
+
+
+@pytest.mark.parametrize(
+    ("in_use", "looked_at"), [(True, ["emulator:/a"]), (False, ["emulator:/a", "/dev/sg9"])]
+)
+def test_no_drive_is_looked_at_while_a_tape_is_in_use(
+    monkeypatch: pytest.MonkeyPatch, in_use: bool, looked_at: list[str]
+) -> None:
+    """What the drive reports is for whoever uses it; an emulated drive has no other users."""
+    monkeypatch.setattr(strays, "tapes_in_use", lambda: in_use)
+    assert strays.free(["emulator:/a", "/dev/sg9"]) == looked_at

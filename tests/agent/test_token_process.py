@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,22 +59,37 @@ def _token_lock(home: Home) -> Path:
 
 
 class TestKilled:
-    def test_in_the_middle_of_requests(self, agent: Agent) -> None:
-        """All who wait are told; the next who asks gets a key again."""
+    @pytest.mark.parametrize("operation", ["READ", "LABEL"])
+    def test_in_the_middle_of_requests(self, agent: Agent, operation: str) -> None:
+        """All who wait are answered by the next one: nobody had been given anything."""
         token = agent.token_pid()
         os.kill(token, signal.SIGSTOP)
+        request = raw.frame(*raw.getkey_fields(operation, VOLUME))
         with agent.connect() as first, agent.connect() as second:
-            first.socket.sendall(REQUEST)
-            second.socket.sendall(REQUEST)
-            time.sleep(0.2)
+            first.socket.sendall(request)
+            second.socket.sendall(request)
+            assert process.wait_until(lambda: agent.status()["in_flight"] == 3, 10)
             os.kill(token, signal.SIGKILL)
-            for connection in (first, second):
-                assert "the process that owns the token ended" in text(connection.answer()[1])
+            answers = [read_reply(connection.answer()[1]) for connection in (first, second)]
+        assert len({one.key for one in answers}) == (1 if operation == "READ" else 2)
         assert agent.token_pid() != token
-        assert is_given(agent.getkey("READ", VOLUME))
         status = agent.status()["token_process"]
-        assert status["starts"] == 2
+        assert (status["starts"], status["failures"]) == (2, 1)
         assert "SIGKILL" in status["last_error"]
+
+    def test_they_are_asked_again_once(
+        self, shimmed: Home, start_agent: Callable[..., Agent]
+    ) -> None:
+        shimmed.plan("C_Decrypt:print C_Decrypt:hang")
+        agent = start_agent(shimmed)
+        with agent.connect() as connection:
+            connection.socket.sendall(REQUEST)
+            for times in (1, 2):
+                hangs = partial(_has_printed, agent, times)
+                assert process.wait_until(hangs, 20)
+                os.kill(agent.token_pid(), signal.SIGKILL)
+            assert "the process that owns the token ended" in text(connection.answer()[1])
+        assert agent.status()["token_process"]["failures"] == 2
 
     def test_again_and_again_it_is_not_started_too_often(
         self, home: Home, start_agent: Callable[..., Agent]
@@ -111,9 +128,63 @@ class TestKilled:
             assert read_reply(agent.getkey("READ", "A", one.wrapped)) == one
 
 
+def _has_printed(agent: Agent, times: int) -> bool:
+    """Return whether so many processes came to where the module prints, and then hangs."""
+    return agent.errors.read_text().count("error: printed by a module") == 2 * times
+
+
 def _kill_soon(pid: int) -> None:
     time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
+
+
+class TestOnRecord:
+    """What the agent had to answer by itself gets an event as soon as there is a process for it."""
+
+    def test_by_the_next_process(self, home: Home, start_agent: Callable[..., Agent]) -> None:
+        agent = start_agent(home, answer_seconds=2.0)
+        os.kill(agent.token_pid(), signal.SIGSTOP)
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(agent.getkey, "READ", VOLUME) for _ in range(2)]
+            assert all("in time" in text(future.result()) for future in asked)
+        assert text(agent.getkey("READ", "no such name"))
+        assert process.wait_until(lambda: len(failures(home)) == 2, 20)
+        for who, operation, outcome, detail in failures(home):
+            assert (who, operation, outcome) == (process.ME.name, "read", "failed")
+            assert "did not answer in time (said at 2" in detail
+        assert is_given(agent.getkey("READ", VOLUME))
+
+    def test_while_there_is_none(self, home: Home, start_agent: Callable[..., Agent]) -> None:
+        agent = start_agent(home, restart_seconds=3.0)
+        for starts in (1, 2):
+            counted = partial(_starts, agent, starts)
+            assert process.wait_until(counted, 10)
+            os.kill(agent.token_pid(), signal.SIGKILL)
+        assert process.wait_until(lambda: not agent.status()["token_process"]["pid"], 3)
+        assert "it is started anew" in text(agent.getkey("LABEL", "A"))
+        assert process.wait_until(lambda: len(failures(home)) == 1, 20)
+        assert failures(home)[0][1:3] == ("label", "failed")
+
+    def test_before_the_agent_ends(self, home: Home, start_agent: Callable[..., Agent]) -> None:
+        agent = start_agent(home, restart_seconds=300.0)
+        for starts in (1, 2):
+            counted = partial(_starts, agent, starts)
+            assert process.wait_until(counted, 10)
+            os.kill(agent.token_pid(), signal.SIGKILL)
+        assert process.wait_until(lambda: not agent.status()["token_process"]["pid"], 3)
+        assert "it is started anew" in text(agent.getkey("LABEL", "A"))
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 0
+        assert "1 refusals in this log are not in the keystore" in "\n".join(home.log)
+
+
+def _starts(agent: Agent, number: int) -> bool:
+    found = agent.status()["token_process"]
+    return bool(found["starts"] == number and found["pid"])
+
+
+def failures(home: Home) -> list[tuple[str, ...]]:
+    return home.query("SELECT who, operation, outcome, detail FROM event WHERE outcome = 'failed'")
 
 
 class TestHung:
@@ -178,6 +249,29 @@ class TestModule:
             assert is_given(agent.getkey("READ", VOLUME))
             assert is_given(agent.getkey("LABEL", "A"))
         assert agent.token_pid() == token
+
+
+class TestLogins:
+    def test_the_last_one_is_shown(self, agent: Agent) -> None:
+        first = agent.status()["token_process"]
+        assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", first["last_login"])
+        assert first["last_login"] >= first["started"]
+        run = agent.home.hwkm("agent", "status")
+        assert f"last_login {first['last_login']}".encode() in run.out
+        time.sleep(1)
+        with agent.connect() as connection:
+            assert connection.ask(b"release") == [b"ok"]
+        assert agent.status()["token_process"]["last_login"] == first["last_login"]
+        assert is_given(agent.getkey("READ", VOLUME))
+        assert agent.status()["token_process"]["last_login"] > first["last_login"]
+
+    def test_a_login_that_fails_is_none(
+        self, home: Home, start_agent: Callable[..., Agent]
+    ) -> None:
+        (home.path / "tokens").rename(home.path / "away")
+        (home.path / "tokens").mkdir()
+        found = start_agent(home).status()["token_process"]
+        assert (found["logins"], found["last_login"]) == (1, None)
 
 
 class TestLettingOthersIn:

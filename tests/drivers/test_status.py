@@ -67,8 +67,12 @@ def test_another_host(home: Home, drive: Path, page: str, cleared: bool) -> None
         run(home, drive, "clear")
     assert run(home, drive, "status")["changed_by_others"] is False
     set_by_another(drive, page)
-    found = run(home, drive, "status")
+    done = home.hwkm("drive", "status", "--json", f"emulator:{drive}")
+    found = json.loads(done.out)
     assert (found["volume"], found["changed_by_others"]) == (None, True)
+    # A key that was counted on is gone, and nobody but hwkm was told.
+    assert (b"took the key of volume 'Vol-2' out of the drive" in done.err) is not cleared
+    assert done.status == (0 if cleared else 5)
 
 
 def test_a_drive_that_knows_no_encryption(home: Home, tmp_path: Path) -> None:
@@ -82,3 +86,12 @@ def test_a_drive_that_knows_no_encryption(home: Home, tmp_path: Path) -> None:
         assert done.status in (1, 5)
         assert b"Traceback" not in done.err
         assert b"no tape data encryption" in done.err or b"holds no key" in done.err, done.err
+
+
+def test_a_load_for_another_cartridge(home: Home, drive: Path) -> None:
+    words = ("drive", "load", f"emulator:{drive}", "--volume", "Vol-3", "--create", "--barcode")
+    done = home.hwkm(*words, "NOT001L9")
+    assert done.status == 5
+    assert b"instead of NOT001L9" in done.err
+    assert run(home, drive, "status")["encryption_mode"] == "disable"
+    assert home.hwkm(*words, "L90001L9").status == 0

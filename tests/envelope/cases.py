@@ -106,6 +106,11 @@ def changed(data: bytes, position: int, bit: int = 1) -> bytes:
     return data[:index] + bytes([data[index] ^ bit]) + data[index + 1 :]
 
 
+def escrow(seed: str) -> wire.Copy:
+    """Return a stanza that looks like one for an escrow key."""
+    return foreign(f"{seed}/escrow", wire.ESCROW, length=1200, id_length=32)
+
+
 def foreign(seed: str, scheme: int = wire.GCM, length: int = 92, id_length: int = 16) -> wire.Copy:
     """Return a stanza for somebody who is in none of the tokens."""
     return wire.Copy(

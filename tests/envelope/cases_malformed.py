@@ -198,7 +198,7 @@ def _stanzas() -> Iterator[Named]:
         yield name, comment, _with(copies=copies)
     for name, comment, items in (
         ("scheme-0", "There is no scheme 0.", {"scheme": uint(0)}),
-        ("scheme-4", "There is no scheme 4.", {"scheme": uint(4)}),
+        ("scheme-5", "There is no scheme 5.", {"scheme": uint(5)}),
         ("scheme-text", "The scheme is text.", {"scheme": text("gcm")}),
         ("scheme-true", "The scheme is true.", {"scheme": TRUE}),
         ("scheme-float", "The scheme is 1.0.", {"scheme": ONE_AS_HALF}),

@@ -240,7 +240,9 @@ def _no_recipient() -> Iterator[Case]:
         if data is not sealed:
             data = seal(about, [Copy(key.scheme, data, blob)])
         yield Case(f"nobody-{name}", comment, NO_RECIPIENT, token, data)
-    for master, scheme in (("aes", 2), ("aes", 3), ("hmac", 1), ("hmac", 3), ("rsa-2048", 1)):
+    others = [("aes", 2), ("aes", 3), ("hmac", 1), ("hmac", 3), ("rsa-2048", 1)]
+    escrow = [(master, wire.ESCROW) for master in ("aes", "hmac", "rsa-2048")]
+    for master, scheme in others + escrow:
         key = MASTERS[master]
         copy = Copy(scheme, key.master_id, wrap(about, "scheme", master)[0].blob)
         comment = f"The id is that of {master}, the scheme is not."

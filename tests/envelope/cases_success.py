@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from . import wire
-from .cases import CREATED, MASTERS, Case, changed, foreign, success, volume, wrap
+from .cases import CREATED, MASTERS, Case, changed, escrow, foreign, success, volume, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,23 @@ def _peculiar() -> Iterator[Case]:
         about,
         [same_id, *wrap(about, "one id, two schemes", "aes")],
         ("aes",),
+    )
+    about = volume("escrow")
+    yield success(
+        "escrow-first",
+        "A copy for an escrow key: no token opens it, and it is passed over.",
+        about,
+        [escrow("escrow"), *wrap(about, "escrow", "aes")],
+        ("aes",),
+    )
+    about = volume("escrow with the id of a master key")
+    same_id = wire.Copy(wire.ESCROW, MASTERS["hmac"].master_id, wire.draw("escrow/blob", 1200))
+    yield success(
+        "escrow-id-of-a-master-key",
+        "A copy for an escrow key is none for a master key that has the same id.",
+        about,
+        [same_id, *wrap(about, "escrow with the id of a master key", "aes")],
+        ("aes", "hmac"),
     )
     about = volume("swapped", name="Vol-00043", created=CREATED + 1)
     yield success(

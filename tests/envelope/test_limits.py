@@ -163,6 +163,7 @@ def test_numbers_for_schemes_have_their_names() -> None:
         (1, "gcm"),
         (2, "hmac-kdf"),
         (3, "oaep"),
+        (4, "escrow"),
     ]
     assert [Scheme.from_label(scheme.label) for scheme in Scheme] == list(Scheme)
     with pytest.raises(ParseError, match="no wrapping scheme 'rot13'"):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
-GCM, HMAC_KDF, OAEP = 1, 2, 3
+GCM, HMAC_KDF, OAEP, ESCROW = 1, 2, 3, 4
 CIPHERS = {"AES_128_XTS": 1, "AES_256_XTS": 2, "AES_256_GCM": 3}
 KEY_BYTES = {1: 32, 2: 64, 3: 32}
 SCHEMES = {"gcm": GCM, "hmac-kdf": HMAC_KDF, "oaep": OAEP}

@@ -13,7 +13,7 @@ from hwkm.envelope import Envelope
 from hwkm.scsi import commands, emulator
 from hwkm.scsi.emulator import LIES
 
-from .tape import CARTRIDGE, StorageDaemon, refusal
+from .tape import CARTRIDGE, StorageDaemon, label_block, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,127 @@ class TestOrders:
         assert daemon.ask("LABEL", b"", "--cipher", "AES_128_XTS").given.cipher == "AES_128_XTS"
 
 
+class TestAnotherTape:
+    """A drive that does not hold the key is given it only for a tape that asks for it."""
+
+    def test_a_label_in_clear(self, daemon: StorageDaemon) -> None:
+        wrapped = daemon.label().given.wrapped
+        daemon.hwkm("clear")
+        daemon.run(commands.rewind())
+        daemon.append(label_block(daemon.volume, wrapped, bytes(16)))
+        daemon.run(commands.rewind())
+        answer = daemon.ask("READ", wrapped)
+        assert "what is on the tape in the drive is blank or in clear" in answer.error
+        assert daemon.held() is None
+
+    def test_a_blank_one(self, daemon: StorageDaemon) -> None:
+        wrapped = daemon.label().given.wrapped
+        daemon.drive.eject()
+        daemon.drive.insert("L90002L9")
+        assert "--device %a" in daemon.ask("READ", wrapped).error
+        assert daemon.held() is None
+
+    def test_another_volumes(self, daemon: StorageDaemon) -> None:
+        """As where %a is not the drive whose label was read."""
+        wrapped = daemon.label().given.wrapped
+        daemon.drive.eject()
+        daemon.drive.insert("L90002L9")
+        StorageDaemon(daemon.home, daemon.path, "Tape-0002").label()
+        answer = daemon.ask("READ", wrapped)
+        assert "is encrypted with another key" in answer.error
+        assert daemon.held() is None
+
+    def test_a_3592_leaves_the_label_in_clear(self, made: Callable[..., StorageDaemon]) -> None:
+        daemon = made("ibm-3592", "JB0001JB")
+        daemon.label()
+        daemon.hwkm("clear")
+        assert daemon.mount().given.cipher == "NULL"
+        daemon.append(DATA)
+        daemon.hwkm("clear")
+        assert daemon.mount().given.cipher == "NULL"
+        assert daemon.read() == DATA
+
+    def test_a_drive_that_only_reads_such_cartridges(
+        self, made: Callable[..., StorageDaemon], tmp_path: Path
+    ) -> None:
+        """An LTO-6 reads what an LTO-4 has written, and can't write on it."""
+        daemon = made("hp-lto-4", "L40001L4")
+        wrapped = daemon.label().given.wrapped
+        daemon.append(DATA)
+        daemon.drive.eject()
+        reader = StorageDaemon(daemon.home, tmp_path / "reader", daemon.volume)
+        other = emulator.create(reader.path, "hp-lto-6")
+        daemon.drive.give("L40001L4", other)
+        other.insert("L40001L4")
+        assert b"AVFCLP" in reader.hwkm("probe").out
+        assert reader.ask("READ", wrapped).given.cipher == "NULL"
+        reader.run(commands.locate(2))
+        assert reader.read() == DATA
+        reader.home.edit('delivery = "auto"', 'delivery = "drive"')
+        assert "AVFCLP" in reader.ask("LABEL").error
+
+
+class TestReset:
+    """A reset takes the key; who writes is told of it only if nobody else was."""
+
+    @pytest.mark.parametrize("words", [("status",), ("probe",), ("prove",), ("status", "--json")])
+    @pytest.mark.parametrize("how", ["reset", "power_cycle"])
+    def test_who_looks_at_the_drive_is_told(
+        self, daemon: StorageDaemon, how: str, words: tuple[str, ...]
+    ) -> None:
+        daemon.label()
+        getattr(daemon.drive, how)()
+        verb, *options = words
+        run = daemon.hwkm(verb, *options)
+        assert run.status != 0
+        assert "took the key of volume 'Tape-0001' out of the drive" in run.err.decode()
+        assert "WHAT IS WRITTEN NOW IS NOT ENCRYPTED" in run.err.decode()
+
+    def test_a_mount_in_between_is_refused(self, daemon: StorageDaemon) -> None:
+        """Its tape stands elsewhere than the Storage Daemon thinks; the next mount is in order."""
+        wrapped = daemon.label().given.wrapped
+        daemon.drive.reset()
+        assert "took the key of volume" in daemon.ask("READ", wrapped).error
+        assert daemon.held() is None
+        assert daemon.ask("READ", wrapped).given.cipher == "NULL"
+        assert daemon.held() == key_id(wrapped)
+
+    @pytest.mark.parametrize("what", ["cleared", "another cartridge", "never loaded"])
+    def test_no_false_alarm(self, daemon: StorageDaemon, what: str) -> None:
+        if what != "never loaded":
+            daemon.label()
+        if what == "cleared":
+            daemon.hwkm("clear")
+        elif what == "another cartridge":
+            daemon.drive.eject()
+            daemon.drive.insert("L90002L9")
+        daemon.drive.power_cycle()
+        run = daemon.hwkm("status")
+        assert (run.status, run.err) == (0, b"")
+
+
 class TestSoftware:
+    def test_the_policy_wants_no_drive_any_more(self, daemon: StorageDaemon) -> None:
+        """Drives that were used once are still looked at."""
+        daemon.label()
+        daemon.home.edit('delivery = "auto"', 'delivery = "software"')
+        other = StorageDaemon(daemon.home, daemon.path, "Tape-0002")
+        assert other.label().given.cipher == "AES_256_XTS"
+        assert daemon.held() is None
+        assert other.label_on_tape().volume == "Tape-0002"
+
+    def test_a_lock_ends_with_its_key(self, daemon: StorageDaemon) -> None:
+        """CKOD takes the key with the cartridge; LOCK would refuse the next one's label."""
+        daemon.label()
+        daemon.drive.eject()
+        daemon.drive.insert("L90002L9")
+        daemon.home.edit('delivery = "auto"', 'delivery = "software"')
+        other = StorageDaemon(daemon.home, daemon.path, "Tape-0002")
+        answer = other.label()
+        assert answer.given.cipher == "AES_256_XTS"
+        assert other.label_on_tape().wrapped_key == answer.given.wrapped
+        assert daemon.proofs()[-1][0] == "clear"
+
     @pytest.mark.parametrize("profile", ["ibm-lto-3", "library-managed"])
     def test_a_drive_that_cant(self, made: Callable[..., StorageDaemon], profile: str) -> None:
         daemon = made(profile, "L30001L3" if profile == "ibm-lto-3" else "L60001L6")

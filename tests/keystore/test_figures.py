@@ -9,7 +9,7 @@ import pytest
 from hwkm.errors import KeystoreError
 from hwkm.keystore import figures, migrate
 from hwkm.keystore.figures import UNKNOWN
-from hwkm.keystore.records import State
+from hwkm.keystore.records import Event, Operation, Outcome, State
 
 from .envelopes import add, sealed
 from .test_store import MASTER
@@ -46,6 +46,17 @@ def test_recipients(url: str) -> None:
     assert (found.volumes, found.keys) == (5, 6)
     assert found.envelopes == {ONE: 5, TWO: 3, (UNKNOWN, UNKNOWN): 1}
     assert found.volumes_with_one_recipient == 1
+    assert found.last_backup is None
+
+
+def test_the_last_backup(url: str) -> None:
+    """One that failed is none; the order is that of the events, whatever the clock said."""
+    keystore = migrate.create(url, "", now=1, who="tester")
+    with keystore.writing() as transaction:
+        for at, outcome in ((9, Outcome.OK), (5, Outcome.OK), (7, Outcome.FAILED)):
+            transaction.add_event(Event(at, "tester", Operation.KEYSTORE_BACKUP, outcome))
+    with keystore.reading() as transaction:
+        assert figures.count(transaction).last_backup == 5
 
 
 def test_one_that_is_damaged(url: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from sqlalchemy import select, text
 from hwkm.errors import ConfigError, KeystoreError
 from hwkm.keystore import migrate, schema
 from hwkm.keystore.engine import REVISION, Keystore, KeystoreMissingError, revision_of
-from hwkm.keystore.records import Event, Operation, Outcome
+from hwkm.keystore.records import EscrowKey, Event, Operation, Outcome, State
 from hwkm.policy import Delivery
 
 from . import forked
@@ -215,6 +216,7 @@ class TestFromTheFirstRelease:
             assert record.delivery is Delivery.SOFTWARE
             assert transaction.proofs(record.key_id) == []
             assert transaction.pinned_wrapping_key("S") is None
+            assert transaction.escrow_keys() == []
 
     def test_is_then_what_the_schema_says(self, keystore: Keystore, url: str) -> None:
         migrate.migrate(url)
@@ -236,7 +238,7 @@ class TestFromTheFirstRelease:
             ]
 
     def test_by_the_command(self, site: Home) -> None:
-        for table in ("proof", "drive", "key_name"):
+        for table in ("proof", "drive", "key_name", "escrow_key"):
             run(site.keystore(), f"DROP TABLE {table}")
         run(site.keystore(), "UPDATE alembic_version SET version_num = '0001'")
         status, output = site.hwkm("volume", "list")
@@ -264,6 +266,48 @@ class TestFromTheFirstRelease:
     @staticmethod
     def _rows(keystore: Keystore) -> list[list[tuple[object, ...]]]:
         tables = ("installation", "volume", "generation", "envelope", "event")
+        with keystore.reading() as transaction:
+            query = transaction.connection.exec_driver_sql
+            return [[tuple(row) for row in query(f"SELECT * FROM {name}")] for name in tables]
+
+
+class TestFromTheSecondRevision:
+    """A keystore of revision 0002, which had no escrow keys."""
+
+    def test_keeps_all_that_is_in_it(self, url: str) -> None:
+        keystore = create(url)
+        with keystore.writing() as transaction:
+            add_volume(transaction)
+            key_id = add_tape(transaction, "W", 2)
+            transaction.add_proof(proof(key_id), "tester")
+        before = self._rows(keystore)
+        run(keystore, "DROP TABLE escrow_key")
+        run(keystore, "UPDATE alembic_version SET version_num = '0002'")
+        with pytest.raises(KeystoreError, match="revision 0002, this release needs"):
+            Keystore.open(url)
+        assert migrate.migrate(url) == REVISION
+        migrated = Keystore.open(url)
+        assert self._rows(migrated) == before
+        assert migrated.problems() == []
+        with migrated.writing() as transaction:
+            assert transaction.escrow_keys() == []
+            public = b"\x01" * 1216
+            key = EscrowKey(sha256(public).digest(), public, State.ACTIVE, 7, "tester")
+            transaction.add_escrow_key(key)
+            assert transaction.escrow_keys() == [key]
+
+    def test_is_then_what_the_schema_says(self, url: str) -> None:
+        keystore = create(url)
+        run(keystore, "DROP TABLE escrow_key")
+        run(keystore, "UPDATE alembic_version SET version_num = '0002'")
+        migrate.migrate(url)
+        with keystore.engine.connect() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, schema.metadata) == []
+
+    @staticmethod
+    def _rows(keystore: Keystore) -> list[list[tuple[object, ...]]]:
+        tables = ("installation", "volume", "generation", "envelope", "proof", "event")
         with keystore.reading() as transaction:
             query = transaction.connection.exec_driver_sql
             return [[tuple(row) for row in query(f"SELECT * FROM {name}")] for name in tables]

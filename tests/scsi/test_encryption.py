@@ -10,7 +10,7 @@ import pytest
 
 from hwkm.errors import ParseError
 from hwkm.keys import SecretBytes
-from hwkm.scsi.ability import managed_by, why_not
+from hwkm.scsi.ability import managed_by, why_not, why_not_here
 from hwkm.scsi.commands import write_block
 from hwkm.scsi.completion import Completion, Port, Status
 from hwkm.scsi.emulator import PROFILES, Drive, EmulatorTransport, create
@@ -285,7 +285,6 @@ def changed(**changes: object) -> Capabilities:
     [
         (LTO, ""),
         (replace(LTO, configuration_prevented=ConfigurationPrevented.NOT_REPORTED), ""),
-        (replace(LTO, configuration_prevented=ConfigurationPrevented.PREVENTED), "not set by"),
         (replace(LTO, algorithms=()), "but nothing"),
         (changed(code=0x0001_0010), "but AES-256-CCM"),
         (changed(key_bytes=16), "does not offer"),
@@ -298,7 +297,7 @@ def changed(**changes: object) -> Capabilities:
     ],
 )
 def test_why_not(capabilities: Capabilities, reason: str) -> None:
-    found = why_not(capabilities, mounted=True)
+    found = why_not(capabilities, mounted=True) or why_not_here(capabilities)
     assert reason in found
     assert bool(reason) is bool(found)
 
@@ -322,9 +321,16 @@ def test_nothing_loaded() -> None:
     ],
 )
 def test_who_manages(control: ControlledBy | int, manager: KeyManager, reason: str) -> None:
-    found = managed_by(control, manager)
+    found = managed_by(control, manager, LTO)
     assert reason in found
     assert bool(reason) is bool(found)
+
+
+def test_keys_that_hosts_dont_set() -> None:
+    prevented = replace(LTO, configuration_prevented=ConfigurationPrevented.PREVENTED)
+    found = managed_by(ControlledBy.HOST, KeyManager.UNKNOWN, prevented)
+    assert found == "its keys are not set by hosts (CFG_P of page 0010h)"
+    assert managed_by(ControlledBy.LIBRARY, KeyManager.UNKNOWN, prevented).endswith("the library")
 
 
 @pytest.mark.parametrize("profile", PROFILES)

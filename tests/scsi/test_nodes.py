@@ -198,3 +198,21 @@ def test_iscsi_is_the_systems() -> None:
 
 def test_types_are_the_standards() -> None:
     assert (nodes.TAPE_TYPE, nodes.CHANGER_TYPE) == (1, 8)
+
+
+@pytest.mark.parametrize(
+    ("counts", "in_use"),
+    [
+        ({}, False),
+        ({"st": "0\n"}, False),
+        ({"st": "2\n"}, True),
+        ({"st": "0\n", "lin_tape": "1\n"}, True),
+        ({"st": None}, True),  # built into the kernel, which does not count then
+    ],
+)
+def test_tapes_in_use(tmp_path: Path, counts: dict[str, str | None], in_use: bool) -> None:
+    for module, count in counts.items():
+        (tmp_path / "module" / module).mkdir(parents=True)
+        if count is not None:
+            (tmp_path / "module" / module / "refcnt").write_text(count)
+    assert nodes.tapes_in_use(tmp_path) is in_use

@@ -70,7 +70,7 @@ def drain(*ends: Completion) -> tuple[UnitAttentionDrain, list[str]]:
 def test_events_are_drained(count: int) -> None:
     filtered, noted = drain(*[attention(0x29)] * count, Completion(data=b"x"))
     assert filtered.execute(unit_ready()) == b"x"
-    assert filtered.count == count
+    assert len(filtered.taken) == count
     assert noted == ["unit-attention"] * count
 
 
@@ -84,7 +84,7 @@ def test_a_change_of_cartridge() -> None:
     filtered, _ = drain(attention(0x29), attention(0x28), GOOD, attention(0x28), GOOD)
     with pytest.raises(CartridgeChangedError, match="6/28/00"):
         filtered.execute(unit_ready())
-    assert filtered.count == 2
+    assert len(filtered.taken) == 2
     filtered.execute(unit_ready())
     with filtered.any_cartridge():
         filtered.execute(unit_ready())

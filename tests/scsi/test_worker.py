@@ -477,3 +477,16 @@ def test_no_error_shows_a_key(port: WorkerTransport) -> None:
     for text in (repr(caught.value), caught.value.diagnostics(), repr(command)):
         assert KEY.decode() not in text
         assert KEY.hex() not in text
+
+
+def test_no_time_is_left_for_a_command() -> None:
+    """What took the time is not the drive's fault: it is not given up, and it was not asked."""
+    soon = time.monotonic() + 1.0
+    made = WorkerTransport("drive", opener=Scripted, grace=0.3, deadline=soon)
+    assert made.execute(READ).startswith(b"1 READ ATTRIBUTE")
+    time.sleep(max(0.0, soon - time.monotonic()))
+    with pytest.raises(TransportError, match="no time was left for TEST UNIT READY") as error:
+        made.execute(READY)
+    assert not isinstance(error.value, CommandTimeoutError)
+    assert "not at fault" in error.value.hint
+    made.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 from pkcs11 import KeyType, MechanismFlag
 
-from hwkm.envelope import NoRecipientError, Scheme, StanzaError, seal
+from hwkm.envelope import TOKEN_SCHEMES, NoRecipientError, Scheme, StanzaError, seal
 from hwkm.errors import PinError, TokenError
 from hwkm.keys import SecretBytes
 from hwkm.recipients import NotMineError, canary, open_envelope
@@ -42,7 +42,7 @@ def shop(site: Site, tmp_path: Path) -> Iterator[Workshop]:
 
 def each_scheme(shop: Workshop) -> Iterator[tuple[MasterKey, Stanza]]:
     """Yield a master key of each scheme, with a stanza for it."""
-    for scheme in Scheme:
+    for scheme in TOKEN_SCHEMES:
         record = shop.provisioner().create(scheme, replace_active=True)
         yield record, wrap(shop.token, record)
 

@@ -53,6 +53,13 @@ def test_the_least_that_is_enough() -> None:
     assert rule.recipients == ("main",)
 
 
+def test_an_escrow_key() -> None:
+    assert parse(TOP + TOKEN).escrow_key is None
+    assert parse(TOP + f'escrow_key = "{"0f" * 32}"\n' + TOKEN).escrow_key == b"\x0f" * 32
+    for wrong in ("0f" * 31, "0F" * 32, "0g" * 32, "0f" * 33, "key"):
+        assert "escrow_key" in refusal(TOP + f'escrow_key = "{wrong}"\n' + TOKEN)
+
+
 @pytest.mark.parametrize(
     ("said", "delivery"),
     [("software", Delivery.SOFTWARE), ("drive", Delivery.DRIVE), ("auto", None)],

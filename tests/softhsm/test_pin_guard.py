@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,20 @@ from hwkm.keys import SecretBytes
 from hwkm.token import p11
 from hwkm.token.module import TokenInfo, loaded
 from hwkm.token.pin import check_flags
-from hwkm.token.pin_guard import FILE_BYTES, SLOTS, PinGuard
+from hwkm.token.pin_guard import (
+    FILE_BYTES,
+    FREE_TRIES,
+    PAUSE_SECONDS,
+    SLOTS,
+    Begun,
+    CutOffError,
+    GuardState,
+    Memory,
+    PinGuard,
+    RefusedBeforeError,
+    state_of,
+)
+from tests.getkey import shim
 from tests.modules import softhsm, tpm
 
 from .commands import program, run
@@ -163,21 +177,129 @@ def test_only_a_refused_pin_is_remembered(tmp_path: Path) -> None:
         raise AssertionError("tried")
 
 
-def test_logins_that_were_killed_are_not_repeated_for_ever(tmp_path: Path) -> None:
-    """Nobody knows what the token said: it is asked once more, by one process, and that is all."""
-    guard = PinGuard(tmp_path, INFO)
+def killed_while_logging_in(guard: PinGuard, pin: bytes) -> None:
+    child = os.fork()
+    if child == 0:
+        with guard.attempt(SecretBytes(pin)):
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("role", ["user", "so"])
+def test_what_the_token_counted_tells_whether_it_refused(tmp_path: Path, role: str) -> None:
+    """Each role has its own flag; the other one's tells nothing."""
+    flags = {"user": TokenFlag.USER_PIN_COUNT_LOW, "so": TokenFlag.SO_PIN_COUNT_LOW}
+    own, others = flags.pop(role), next(iter(flags.values()))
+    killed_while_logging_in(PinGuard(tmp_path, INFO, role), b"1234")
+    with PinGuard(tmp_path, replace(INFO, flags=others), role).attempt(SecretBytes(b"1234")):
+        pass
+    killed_while_logging_in(PinGuard(tmp_path, INFO, role), b"1234")
+    guard = PinGuard(tmp_path, replace(INFO, flags=own), role)
+    with guard.attempt(SecretBytes(b"5678")):
+        pass
+    killed_while_logging_in(PinGuard(tmp_path, INFO, role), b"1234")
     for _ in range(2):
-        child = os.fork()
-        if child == 0:
-            with guard.attempt(SecretBytes(b"1234")):
-                os.kill(os.getpid(), signal.SIGKILL)
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    with pytest.raises(PinError, match="before"), guard.attempt(SecretBytes(b"1234")):
+        with pytest.raises(RefusedBeforeError), guard.attempt(SecretBytes(b"1234")):
+            raise AssertionError("tried")
+    with (
+        pytest.raises(RefusedBeforeError),  # it is remembered, whatever the flag says later
+        PinGuard(tmp_path, INFO, role).attempt(SecretBytes(b"1234")),
+    ):
+        raise AssertionError("tried")
+
+
+def test_a_flag_that_was_up_before_allows_one_more(tmp_path: Path) -> None:
+    guard = PinGuard(tmp_path, replace(INFO, flags=TokenFlag.USER_PIN_COUNT_LOW))
+    killed_while_logging_in(guard, b"1234")
+    killed_while_logging_in(guard, b"1234")
+    with pytest.raises(RefusedBeforeError), guard.attempt(SecretBytes(b"1234")):
         raise AssertionError("tried")
     with guard.attempt(SecretBytes(b"5678")):
         pass
     with guard.attempt(SecretBytes(b"1234")):
         pass
+
+
+# --- logins that were cut off, on a real token ---
+
+
+@pytest.fixture(scope="module", name="shim_module")
+def _shim_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shim.build(tmp_path_factory.mktemp("shim"))
+
+
+def cut_off(site: Site, module: Path, pin: str) -> None:
+    """Log in with ``pin`` in a process that is killed when the token has its answer ready."""
+    site.put_pin(pin)
+    env = {
+        **site.settings.environment,
+        "SHIM_MODULE": site.token.module_path,
+        "SHIM_PLAN": "C_Login:print C_Login:hang",
+    }
+    uri = replace(site.settings.uri, module_path=str(module))
+    there = replace(site.settings, uri=uri, module_path=str(module), environment=env)
+    command = program("one_shot", replace(site, settings=there).for_child())
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline()
+        running.kill()
+
+
+def begun(site: Site) -> Begun:
+    return memory_of(site).begun
+
+
+def memory_of(site: Site) -> Memory:
+    path = guard_of(site).path
+    return Memory.parse(path.read_bytes() if path.exists() else b"")
+
+
+def test_the_right_pin_cut_off_again_and_again_is_not_refused(
+    spied: Spied, shim_module: Path
+) -> None:
+    site = spied.site
+    for times in range(1, FREE_TRIES):
+        cut_off(site, shim_module, site.token.user_pin)
+        assert (begun(site).times, memory_of(site).refused) == (times, ())
+    login(site)
+    assert spied.calls("C_Login") == 1
+    assert guard_of(site).path.read_bytes() == bytes(FILE_BYTES)
+
+
+def test_later_it_is_tried_once_an_hour(spied: Spied, shim_module: Path) -> None:
+    site = spied.site
+    for _ in range(FREE_TRIES):
+        cut_off(site, shim_module, site.token.user_pin)
+    for _ in range(2):
+        with pytest.raises(CutOffError, match="tried again in 60 minutes") as caught:
+            login(site)
+        assert str(guard_of(site).path) in caught.value.hint
+    assert spied.calls("C_Login") == 0
+    assert state_of(site.access.runtime_dir) == GuardState(refused=0, unfinished=1)
+    memory = memory_of(site)
+    earlier = replace(memory.begun, at=memory.begun.at - PAUSE_SECONDS)
+    guard_of(site).path.write_bytes(replace(memory, begun=earlier).pack())
+    login(site)
+    assert guard_of(site).path.read_bytes() == bytes(FILE_BYTES)
+
+
+def test_a_wrong_pin_whose_refusal_nobody_saw_is_not_tried_again(
+    spied: Spied, shim_module: Path
+) -> None:
+    """The token tells by its flag that it refused it."""
+    cut_off(spied.site, shim_module, WRONG)
+    for _ in range(2):
+        assert "refused this very PIN before" in str(refusal(spied.site, WRONG))
+    assert spied.calls("C_Login") == 0
+    spied.site.put_pin(spied.site.token.user_pin)
+    login(spied.site)
+
+
+def test_another_pin_is_tried_at_once(spied: Spied, shim_module: Path) -> None:
+    for _ in range(FREE_TRIES):
+        cut_off(spied.site, shim_module, spied.site.token.user_pin)
+    assert "CKR_PIN_INCORRECT" in str(refusal(spied.site, WRONG))
+    assert spied.calls("C_Login") == 1
 
 
 def test_user_and_security_officer_are_kept_apart(tmp_path: Path) -> None:

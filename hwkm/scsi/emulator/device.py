@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hwkm.scsi.emulator.cartridges import KINDS
+from hwkm.scsi.emulator.cartridges import KINDS, can_write
 from hwkm.scsi.emulator.profiles import profile_with
 from hwkm.scsi.emulator.refusal import Reason, Refusal
 from hwkm.scsi.emulator.state import ALL_I_T_NEXUS, LOCAL, Nexus, Parameters
@@ -96,6 +96,12 @@ class Device:
         """AVFMV: whether the algorithms can be used with the cartridge."""
         cartridge = self.cartridge
         return cartridge is not None and self.medium(cartridge).encrypts
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether this drive writes on a cartridge of that generation, where one is loaded."""
+        cartridge = self.cartridge
+        return cartridge is not None and can_write(self.profile, self.medium(cartridge))
 
     def algorithm(self, index: int) -> Algorithm | None:
         """Return the algorithm with an index."""

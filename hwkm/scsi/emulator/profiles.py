@@ -48,9 +48,9 @@ class Algorithm:
     rdmc_c: int = 4
     earem: bool = True
 
-    def pack(self, *, mounted: bool) -> bytes:
-        """Return the descriptor, 24 bytes; ``mounted`` is AVFMV, and lets AVFCLP be valid."""
-        position = 0b10 if self.current_position and mounted else 0
+    def pack(self, *, mounted: bool, writable: bool) -> bytes:
+        """Return the descriptor, 24 bytes: ``mounted`` is AVFMV, ``writable`` decides AVFCLP."""
+        position = (0b10 if writable else 0b01) if self.current_position and mounted else 0
         flags = position << 6 | self.nonce_c << 4 | self.kadf_c << 3 | self.vcelb_c << 2
         flags |= self.ukadf << 1 | self.akadf
         decryption = self.dkad_c << 6 | self.eemc_c << 4 | self.rdmc_c << 1 | self.earem

@@ -88,7 +88,8 @@ def _capabilities(device: Device) -> bytes:
     prevented = 0b10 if device.state.managed else profile.cfg_p
     body = bytes((profile.extdecc << 2 | prevented,)) + bytes(15)
     mounted = device.valid_for_volume
-    body += b"".join(one.pack(mounted=mounted) for one in device.algorithms)
+    writable = device.takes_writes
+    body += b"".join(one.pack(mounted=mounted, writable=writable) for one in device.algorithms)
     if device.lies("library-managed"):
         device.state.managed = True  # from the next command on
     return _page(0x0010, body)

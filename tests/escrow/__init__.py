@@ -1,0 +1,1 @@
+"""Escrow keys: their files, shares and pages, and what they open."""
