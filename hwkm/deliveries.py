@@ -286,7 +286,7 @@ class Deliveries:
         last = self._last_in(driver)
         if found is not None:
             self._record(found.key_id, ProofKind.CLEAR, report)
-        elif last is not None and last.kind is not ProofKind.CLEAR and report.cleared:
+        elif last is not None and last.encrypted and report.cleared:
             self._record(last.key_id, ProofKind.CLEAR, report)  # it had left with its cartridge
         return report
 
@@ -334,7 +334,7 @@ class Deliveries:
         parameters are set anew (SSC-5, 4.2.22.9).
         """
         last = self._last_in(driver)
-        return last is not None and last.kind is not ProofKind.CLEAR and driver.can_hold_keys()
+        return last is not None and last.encrypted and driver.can_hold_keys()
 
     def _last_in(self, driver: TapeDriver) -> Proof | None:
         if self.keystore.is_missing():
