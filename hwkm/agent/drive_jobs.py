@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hwkm import drive_verbs, supervise
-from hwkm.agent import children, verbs
+from hwkm.agent import children, strays, verbs
 from hwkm.agent.hardening import harden
 from hwkm.agent.messages import (
     Answer,
@@ -43,13 +43,12 @@ from hwkm.agent.messages import (
 from hwkm.agent.requests import failed_reply, job_for, reply_of
 from hwkm.agent.structured_log import log_of
 from hwkm.bacula import DRIVE_MARGIN_SECONDS, Request, parse_options, serve
-from hwkm.deliveries import Deliveries, open_drive
+from hwkm.deliveries import Deliveries
 from hwkm.envelope import Envelope
 from hwkm.errors import DeviceError, HwkmError, TokenError
 from hwkm.keys import VolumeKey
 from hwkm.manager import Caller, Handout
 from hwkm.policy import Delivery
-from hwkm.privileges import user_name
 
 if TYPE_CHECKING:
     import socket
@@ -219,19 +218,6 @@ def _log_outcome(log: Log, asked: Asked, outcome: Outcome, begun: float) -> None
     (log.info if outcome.ok else log.warning)(f"{what}: {word}{key or ''}", **fields)
 
 
-def tidy(installation: Installation, device: str, deadline: float) -> None:
-    """Take out what a job that was ended may have left in its drive."""
-    harden()
-    log = log_of(installation.config)
-    deliveries = Deliveries.of(installation, Caller(user_name()))
-    with open_drive(device, installation.config.runtime_dir, deadline=deadline) as driver:
-        report = deliveries.clear_stray(driver)
-    if report is not None and report.cleared:
-        log.warning(f"drive {device} held a key that was not on record as loaded: taken out")
-    elif report is not None:
-        log.error(f"drive {device} HOLDS A KEY that is not on record as loaded")
-
-
 # In the agent.
 
 
@@ -283,12 +269,7 @@ _tidying: set[asyncio.Task[None]] = set()
 async def _tidied(installation: Installation, device: str) -> None:
     """Look after a drive whose job ended in the middle."""
     log = log_of(installation.config)
-    deadline = time.monotonic() + TIDY_SECONDS
-    child = children.fork(lambda _link: tidy(installation, device, deadline), log)
-    child.link.close()
-    end = children.see_to(child)
-    await asyncio.wait([end], timeout=TIDY_SECONDS + DRIVE_MARGIN_SECONDS)
-    child.kill()
+    await strays.look_after(device, installation, log, strays.JOB_SECONDS, strays.BY_A_JOB)
 
 
 async def _job(
@@ -315,9 +296,6 @@ async def _job(
 
 
 _HINT = "hwkm drive status shows what the drive does"
-
-TIDY_SECONDS = 60.0
-"""How long a drive is looked at whose job was ended."""
 
 
 class _Relay(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""Keys that outlived their cartridge, taken out of the drives when the agent starts.
+"""Keys that nobody counts on, taken out of drives: when the agent starts, and after an ended job.
 
 A crash can leave one: a drive without CKOD keeps its key over an unload, and would encrypt the next
 cartridge with it. Each drive is looked at by a process of its own.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hwkm.agent import children
 from hwkm.agent.hardening import harden
+from hwkm.bacula import DRIVE_MARGIN_SECONDS
 from hwkm.deliveries import Deliveries, open_drive
 from hwkm.errors import HwkmError
 from hwkm.manager import Caller
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 
 SECONDS = 120.0
 """How long a drive may take; one that takes longer is left as it is."""
+JOB_SECONDS = 60.0
+"""The same, for a drive whose job was ended."""
+
+
+class Left(NamedTuple):
+    """What the log says of a key that was left in a drive: it was taken out, or it stays."""
+
+    taken_out: str
+    stays: str
+
+
+BY_A_CARTRIDGE = Left(
+    "held the key of a cartridge that is not in it: taken out",
+    "HOLDS THE KEY of a cartridge that is not in it",
+)
+BY_A_JOB = Left(
+    "held a key that was not on record as loaded: taken out",
+    "HOLDS A KEY that is not on record as loaded",
+)
 
 
 def drives_of(installation: Installation) -> Sequence[str]:
@@ -56,28 +76,33 @@ async def clear(installation: Installation, log: Log) -> None:
     looked_at = free(drives)
     if len(looked_at) < len(drives):
         log.info("a tape is in use: no drive is looked at for a key that was left in it")
-    await asyncio.gather(*(_clear(device, installation, log) for device in looked_at))
+    await asyncio.gather(
+        *(look_after(device, installation, log, SECONDS, BY_A_CARTRIDGE) for device in looked_at)
+    )
 
 
-async def _clear(device: str, installation: Installation, log: Log) -> None:
+async def look_after(
+    device: str, installation: Installation, log: Log, seconds: float, left: Left
+) -> None:
+    """Take out what is left in one drive, in a process of its own that has so many seconds."""
+    deadline = time.monotonic() + seconds
     try:
-        child = children.fork(lambda _link: _look(device, installation, log), log)
+        child = children.fork(lambda _link: _look(device, installation, log, deadline, left), log)
     except OSError as error:
         log.error(f"drive {device} was not looked at: {error.strerror}")
         return
     child.link.close()
     end = children.see_to(child)
-    await asyncio.wait([end], timeout=SECONDS)
+    await asyncio.wait([end], timeout=seconds + DRIVE_MARGIN_SECONDS)
     child.kill()
 
 
-def _look(device: str, installation: Installation, log: Log) -> None:
-    """Take out what is left in one drive; in a process of its own."""
+def _look(device: str, installation: Installation, log: Log, deadline: float, left: Left) -> None:
     harden()
     deliveries = Deliveries.of(installation, Caller(user_name()))
     runtime_dir = installation.config.runtime_dir
     try:
-        with open_drive(device, runtime_dir, deadline=time.monotonic() + SECONDS) as driver:
+        with open_drive(device, runtime_dir, deadline=deadline) as driver:
             report = deliveries.clear_stray(driver)
             alarm = deliveries.alarm(driver)
     except HwkmError as error:
@@ -88,6 +113,6 @@ def _look(device: str, installation: Installation, log: Log) -> None:
     if report is None:
         return
     if report.cleared:
-        log.warning(f"drive {device} held the key of a cartridge that is not in it: taken out")
+        log.warning(f"drive {device} {left.taken_out}")
     else:
-        log.error(f"drive {device} HOLDS THE KEY of a cartridge that is not in it")
+        log.error(f"drive {device} {left.stays}")
